@@ -1,7 +1,7 @@
 """Plain functions on tensors, one file an idea: they know nothing of models, configurations or devices."""
 
 from rcnn_edu.ops.boxes import box_area, box_iou, check_boxes, clip_boxes, decode_boxes, encode_boxes
-from rcnn_edu.ops.roi import assign_fpn_levels, check_rois, pyramid_roi_align, roi_align, roi_pool
+from rcnn_edu.ops.roi import assign_fpn_levels, check_rois, pool_bins, pyramid_roi_align, roi_align, roi_pool
 
 __all__ = [
     "assign_fpn_levels",
@@ -12,6 +12,7 @@ __all__ = [
     "clip_boxes",
     "decode_boxes",
     "encode_boxes",
+    "pool_bins",
     "pyramid_roi_align",
     "roi_align",
     "roi_pool",

@@ -60,18 +60,43 @@ def _check_scale(spatial_scale: float) -> None:
         raise ValueError(f"spatial_scale must be positive, got {spatial_scale}; it is 1 / stride: 1 / 16 at stride 16")
 
 
+def pool_bins(
+    rois: Float[Tensor, "R 5"],
+    output_size: tuple[int, int],
+    spatial_scale: float,
+    map_size: tuple[int, int],
+) -> tuple[Int[Tensor, "R w"], Int[Tensor, "R w"], Int[Tensor, "R h"], Int[Tensor, "R h"]]:
+    """Return the whole cells that each bin of RoI Pooling reads: x_from, x_to (R, w) and y_from, y_to (R, h).
+
+    Ends are exclusive. Here are the two quantizations: corners to the nearest cell, then bin borders outwards. Two bins
+    may share a row of cells; a bin outside the map of ``map_size`` (H, W) is empty.
+
+    Lesson: 01 (Fast R-CNN, section 2.1).
+    """
+    corners = rois[:, 1:] * spatial_scale
+    corners = torch.sign(corners) * torch.floor(corners.abs() + 0.5)  # halves away from zero, as C rounds
+
+    def along(axis: int, num_bins: int, num_cells: int) -> tuple[Tensor, Tensor]:
+        first, last = corners[:, axis, None], corners[:, axis + 2, None]
+        bin_size = (last - first + 1).clamp(min=1) / num_bins  # the last cell is counted in
+        step = torch.arange(num_bins, dtype=corners.dtype, device=corners.device)
+        start = (torch.floor(step * bin_size) + first).clamp(0, num_cells).long()
+        end = (torch.ceil((step + 1) * bin_size) + first).clamp(0, num_cells).long()
+        return start, end
+
+    return *along(0, output_size[1], map_size[1]), *along(1, output_size[0], map_size[0])
+
+
 def roi_pool(
     features: Float[Tensor, "B C H W"],
     rois: Float[Tensor, "R 5"],
     output_size: int | tuple[int, int],
     spatial_scale: float,
 ) -> Float[Tensor, "R C h w"]:
-    """Return the largest feature in each bin of each RoI, after rounding twice, shape (R, C, h, w).
+    """Return the largest feature in each bin of each RoI, after rounding the RoI twice, shape (R, C, h, w).
 
-    First the RoI's corners are rounded to whole cells (and the last cell counted in); then the borders of its h x w
-    bins are rounded outwards to whole cells. A bin outside the feature map is 0. The gradient of a bin goes to the one
-    cell that won it; RoIs get none (Fast R-CNN, section 2.1). Each bin is a bag of cells, and all of them one
-    ``embedding_bag``.
+    The bins are those of :func:`pool_bins`; an empty one is 0. The gradient of a bin goes to the one cell that won it;
+    RoIs get none (Fast R-CNN, section 2.1). Each bin is a bag of cells, and all of them one ``embedding_bag``.
 
     Raises:
         TypeError, ValueError: for anything that :func:`check_rois` refuses, or a size or scale that is not positive.
@@ -83,10 +108,7 @@ def roi_pool(
     bins_y, bins_x = _output_shape(output_size)
     height, width = features.shape[2:]
 
-    corners = rois[:, 1:].detach() * spatial_scale
-    corners = torch.sign(corners) * torch.floor(corners.abs() + 0.5)  # halves away from zero, as C rounds
-    x_from, x_to = _pool_bins(corners[:, 0], corners[:, 2], bins_x, width)  # (R, w)
-    y_from, y_to = _pool_bins(corners[:, 1], corners[:, 3], bins_y, height)  # (R, h)
+    x_from, x_to, y_from, y_to = pool_bins(rois.detach(), (bins_y, bins_x), spatial_scale, (height, width))
 
     # List the cells of every bin, one bag a bin: bags differ in size, so they lie end to end.
     first_cell = (rois[:, 0, None].long() * height + y_from)[:, :, None] * width + x_from[:, None, :]  # (R, h, w)
@@ -104,17 +126,6 @@ def _cell_table(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "cells C"]:
     """Return the features as a table with one row a cell: a view, thus free, where they are ``channels_last``."""
     table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
     return table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
-
-
-def _pool_bins(
-    first: Float[Tensor, " R"], last: Float[Tensor, " R"], num_bins: int, size: int
-) -> tuple[Int[Tensor, "R n"], Int[Tensor, "R n"]]:
-    """Return where each bin starts and ends (exclusive) along one axis, in whole cells of the map."""
-    bin_size = (last - first + 1).clamp(min=1) / num_bins
-    step = torch.arange(num_bins, dtype=first.dtype, device=first.device)
-    start = (torch.floor(step * bin_size[:, None]) + first[:, None]).clamp(0, size).long()
-    end = (torch.ceil((step + 1) * bin_size[:, None]) + first[:, None]).clamp(0, size).long()
-    return start, end
 
 
 def roi_align(
