@@ -1,0 +1,80 @@
+"""Masks: the target that a RoI's mask head learns, and the way of its output back into the image."""
+
+import torch
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor
+
+from rcnn_edu.ops.boxes import check_boxes
+from rcnn_edu.ops.roi import roi_align
+
+
+def crop_masks(
+    masks: Float[Tensor, "m H W"] | Bool[Tensor, "m H W"] | UInt8[Tensor, "m H W"],
+    boxes: Float[Tensor, "n 4"],
+    size: int,
+    mask_index: Int[Tensor, " n"] | None = None,
+    sampling_ratio: int = 0,
+    aligned: bool = True,
+) -> Float[Tensor, "n size size"]:
+    """Return the part of a mask inside each box, resampled to the mask head's resolution, shape (n, size, size).
+
+    Args:
+        masks: shape (m, H, W), in image pixels, of 0 and 1 (or False and True).
+        boxes: shape (n, 4).
+        size: the mask head's resolution, 28 in the paper.
+        mask_index: the mask that each box crops, shape (n,); without it, boxes and masks pair up row by row.
+        sampling_ratio: as in :func:`roi_align`; 0 averages over about every pixel in a bin.
+        aligned: as in :func:`roi_align`; torchvision's weights were trained without.
+
+    Raises:
+        ValueError: for rows that are not boxes, masks of another shape, or a different number of them.
+
+    Lesson: 05 (Mask R-CNN, section 3).
+    """
+    check_boxes(boxes)
+    if mask_index is None:
+        mask_index = torch.arange(len(masks), device=boxes.device)
+    if masks.ndim != 3 or len(mask_index) != len(boxes):
+        raise ValueError(
+            f"masks must be of shape (n, H, W), one for each of {len(boxes)} boxes, got {tuple(masks.shape)}; "
+            "mask_index, of shape (n,), lets boxes share masks"
+        )
+    rois = torch.cat([mask_index[:, None].to(boxes), boxes], dim=1)
+    return roi_align(masks[:, None].to(boxes.dtype), rois, size, 1.0, sampling_ratio, aligned)[:, 0]
+
+
+def paste_masks(
+    mask_probs: Float[Tensor, "n h w"], boxes: Float[Tensor, "n 4"], image_size: tuple[int, int]
+) -> Float[Tensor, "n H W"]:
+    """Return each RoI's mask probabilities stretched over its box in an image of ``image_size``, shape (n, H, W).
+
+    A pixel's value is that at its centre, interpolated between the centres of the mask's cells; beyond the outer cells'
+    centres it falls to 0 within one cell. So a mask full of ones crosses 0.5 exactly on the border of its box.
+
+    Raises:
+        ValueError: for rows that are not boxes, masks of another shape, or a size that is not positive.
+
+    Lesson: 05 (Mask R-CNN, section 3.1).
+    """
+    check_boxes(boxes)
+    if mask_probs.ndim != 3 or len(mask_probs) != len(boxes):
+        raise ValueError(
+            f"mask_probs must be of shape (n, h, w), one for each of {len(boxes)} boxes, got "
+            f"{tuple(mask_probs.shape)}; choose each RoI's class first: logits[range(n), labels - 1].sigmoid()"
+        )
+    height, width = image_size
+    if height <= 0 or width <= 0:
+        raise ValueError(f"image_size must be a positive (H, W), got {image_size}")
+    down = _cell_weights(boxes[:, 1], boxes[:, 3], mask_probs.shape[1], height).to(mask_probs.dtype)
+    across = _cell_weights(boxes[:, 0], boxes[:, 2], mask_probs.shape[2], width).to(mask_probs.dtype)
+    return down @ mask_probs @ across.transpose(1, 2)
+
+
+def _cell_weights(
+    start: Float[Tensor, " n"], end: Float[Tensor, " n"], num_cells: int, num_pixels: int
+) -> Float[Tensor, "n num_pixels num_cells"]:
+    """Return each mask cell's share in each pixel along one axis: at most two cells have one."""
+    pixel = torch.arange(num_pixels, dtype=start.dtype, device=start.device) + 0.5
+    cell = torch.arange(num_cells, dtype=start.dtype, device=start.device) + 0.5
+    position = (pixel - start[:, None]) / (end - start).clamp(min=1e-6)[:, None] * num_cells
+    return (1 - (position[:, :, None] - cell).abs()).clamp(min=0)
