@@ -6,7 +6,7 @@ from rcnn_edu.ops.boxes import box_area, box_iou, check_boxes, clip_boxes, decod
 from rcnn_edu.ops.losses import box_head_loss, mask_loss, rpn_loss
 from rcnn_edu.ops.masks import crop_masks, paste_masks
 from rcnn_edu.ops.nms import batched_nms, batched_soft_nms, nms, select_detections, soft_nms
-from rcnn_edu.ops.roi import assign_fpn_levels, check_rois, pyramid_roi_align, roi_align, roi_pool
+from rcnn_edu.ops.roi import assign_fpn_levels, check_rois, pool_bins, pyramid_roi_align, roi_align, roi_pool
 from rcnn_edu.ops.sampling import sample_rois
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "match_boxes",
     "nms",
     "paste_masks",
+    "pool_bins",
     "pyramid_roi_align",
     "roi_align",
     "roi_pool",
