@@ -75,13 +75,17 @@ def box_iou(boxes1: Float[Tensor, "n 4"], boxes2: Float[Tensor, "m 4"]) -> Float
     """
     check_boxes(boxes1, "boxes1")
     check_boxes(boxes2, "boxes2")
+    dtype = torch.promote_types(boxes1.dtype, boxes2.dtype)
+    wide = torch.promote_types(dtype, torch.float32)  # in float16, the area of a 256 px box is infinite already
+    boxes1, boxes2 = boxes1.to(wide), boxes2.to(wide)
     x1 = torch.maximum(boxes1[:, None, 0], boxes2[:, 0])
     y1 = torch.maximum(boxes1[:, None, 1], boxes2[:, 1])
     x2 = torch.minimum(boxes1[:, None, 2], boxes2[:, 2])
     y2 = torch.minimum(boxes1[:, None, 3], boxes2[:, 3])
     intersection = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
     union = box_area(boxes1)[:, None] + box_area(boxes2) - intersection
-    return torch.where(union > 0, intersection / union, 0)
+    # Divide by 1 where there is nothing to divide: chosen after the division, 0 would still have a gradient of NaN.
+    return (intersection / torch.where(union > 0, union, 1)).to(dtype)
 
 
 def encode_boxes(
@@ -102,7 +106,10 @@ def encode_boxes(
     check_boxes(gt_boxes, "gt_boxes", positive_size=True)
     check_boxes(boxes, positive_size=True)
     if len(gt_boxes) != len(boxes):
-        raise ValueError(f"gt_boxes and boxes must pair up row by row, got {len(gt_boxes)} and {len(boxes)} rows")
+        raise ValueError(
+            f"gt_boxes and boxes must pair up row by row, got {len(gt_boxes)} and {len(boxes)} rows; "
+            "pick each box's ground truth first: gt_boxes[matched_index]"
+        )
     gt_size = gt_boxes[:, 2:] - gt_boxes[:, :2]
     size = boxes[:, 2:] - boxes[:, :2]
     shift = (gt_boxes[:, :2] + gt_size / 2 - boxes[:, :2] - size / 2) / size
@@ -149,5 +156,5 @@ def clip_boxes(boxes: Float[Tensor, "n 4"], size: tuple[int, int]) -> Float[Tens
     check_boxes(boxes)
     height, width = size
     if height <= 0 or width <= 0:
-        raise ValueError(f"size must be a positive (H, W), got {size}")
+        raise ValueError(f"size must be a positive (H, W), got {size}; for an image tensor it is image.shape[-2:]")
     return torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width, height, width, height]))
