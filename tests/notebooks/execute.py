@@ -6,6 +6,8 @@ them with a new run.
 """
 
 import argparse
+import base64
+import io
 import re
 import sys
 import time
@@ -16,6 +18,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -25,6 +28,7 @@ CELL_METADATA = (
     "jupyter",
     "alt",
 )  # an author's; the rest is the trace of an editor or a run
+LARGE_PICTURE = 150_000  # bytes; below a photograph, above a plot
 NOTEBOOK_METADATA = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {
@@ -93,8 +97,20 @@ def _normalise_output(output: NotebookNode) -> NotebookNode | None:
         return output if output.text else None
     if "image/png" in output.get("data", {}):
         output.data.pop(WIDGET_VIEW, None)
-        output.data["image/png"] = output.data["image/png"].replace("\n", "")
+        output.data["image/png"] = _shrink(output.data["image/png"])
     return output
+
+
+def _shrink(png: str) -> str:
+    """Return the picture, where it is large in the 256 colours that suit it best: to the eye the same, in a third."""
+    content = base64.b64decode(png)
+    with Image.open(io.BytesIO(content)) as image:
+        opaque = image.convert("RGBA").getchannel("A").getextrema() == (255, 255)
+        if len(content) > LARGE_PICTURE and opaque and image.mode != "P":
+            buffer = io.BytesIO()
+            image.convert("RGB").quantize(256, kmeans=1).save(buffer, format="png", optimize=True)
+            content = buffer.getvalue()
+    return base64.b64encode(content).decode()
 
 
 def problems(notebook: NotebookNode) -> Iterator[str]:

@@ -1,14 +1,19 @@
 """The tool that runs and cleans notebooks, tried on notebooks built here."""
 
+import base64
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from numpy.typing import NDArray
+from PIL import Image
 
 from tests.notebooks.execute import (
     WIDGET_STATE,
@@ -22,6 +27,7 @@ from tests.notebooks.execute import (
     write,
 )
 
+BOX = np.kron(np.array([[1, 2], [3, 4]])[:, :, None], np.ones((8, 8, 3))).astype(np.uint8)
 FAILING_CONTROL = """\
 import ipywidgets
 def reciprocal(number):
@@ -31,15 +37,24 @@ display("done")
 """
 
 
-def picture(**data: Any) -> NotebookNode:
-    output: NotebookNode = new_output("display_data", {"image/png": "iVBORw0K\nGgo=\n", "text/plain": "A box.", **data})
+def picture(pixels: NDArray[np.uint8], **data: Any) -> NotebookNode:
+    """Return the display of a picture, broken into lines as a kernel may send it."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="png")
+    png = base64.encodebytes(buffer.getvalue()).decode()
+    output: NotebookNode = new_output("display_data", {"image/png": png, "text/plain": "A box.", **data})
     return output
+
+
+def decoded(output: NotebookNode) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(base64.b64decode(output.data["image/png"], validate=True))) as image:
+        return np.asarray(image.convert("RGB"))
 
 
 def messy() -> NotebookNode:
     """Return a notebook as JupyterLab leaves it: run from the top, with a widget, times and a version."""
     view = {"model_id": "8f3a", "version_major": 2, "version_minor": 0}
-    code = new_code_cell("explorer()", execution_count=1, outputs=[picture(**{WIDGET_VIEW: view})])
+    code = new_code_cell("explorer()", execution_count=1, outputs=[picture(BOX, **{WIDGET_VIEW: view})])
     code.metadata = NotebookNode({"execution": {"iopub.status.busy": "2026-01-01"}, "scrolled": True, "tags": ["keep"]})
     noise = "Matplotlib is building the font cache; this may take a moment.\n"
     last = new_code_cell(
@@ -63,9 +78,39 @@ def test_a_clean_notebook_has_no_trace_of_its_run() -> None:
     for trace in ("widget", "model_id", "2026", "scrolled", "3.11.7", "my-env", "font cache"):
         assert trace not in text
     assert notebook.cells[1].metadata == {"tags": ["keep"]}
-    assert notebook.cells[1].outputs[0].data == {"image/png": "iVBORw0KGgo=", "text/plain": "A box."}
+    output = notebook.cells[1].outputs[0]
+    assert output.data.keys() == {"image/png", "text/plain"}
+    assert "\n" not in output.data["image/png"]
+    np.testing.assert_array_equal(decoded(output), BOX)
     assert notebook.cells[3].outputs == []
     assert not list(problems(notebook))
+
+
+def test_a_photograph_is_kept_small_and_looks_the_same() -> None:
+    size = 500
+    y, x = np.mgrid[:size, :size] * 255 / size
+    grain = np.random.default_rng(0).integers(-4, 5, (size, size, 3))
+    pixels = (np.stack([x, y, np.full_like(x, 90)], axis=2) + grain).clip(0, 255).astype(np.uint8)
+    cell = new_code_cell("photograph()", execution_count=1, outputs=[picture(pixels)])
+    before = len(cell.outputs[0].data["image/png"])
+    notebook = new_notebook(cells=[cell])
+    normalise(notebook)
+    assert len(cell.outputs[0].data["image/png"]) < before / 2
+    difference = np.abs(decoded(cell.outputs[0]).astype(int) - pixels)
+    assert difference.mean() < 5
+    assert difference.max() < 40
+
+    once = nbformat.writes(notebook)
+    normalise(notebook)
+    assert nbformat.writes(notebook) == once
+
+
+def test_a_picture_with_transparency_is_kept_as_it_is() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (220, 220, 4)).astype(np.uint8)
+    cell = new_code_cell("plot()", execution_count=1, outputs=[picture(pixels)])
+    before = cell.outputs[0].data["image/png"]
+    normalise(new_notebook(cells=[cell]))
+    assert cell.outputs[0].data["image/png"] == before.replace("\n", "")
 
 
 def test_cleaning_twice_changes_nothing() -> None:
