@@ -1,6 +1,6 @@
 """Pictures that answer: explorers for notebooks, one file a lesson, on a canvas and a matplotlib twin."""
 
-from rcnn_edu.explore.figures import draw_scene, show
+from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_01 import roi_explorer
 
-__all__ = ["draw_scene", "roi_explorer", "show"]
+__all__ = ["draw_scene", "roi_explorer", "show", "show_source"]

@@ -103,8 +103,9 @@ class Explorer(widgets.VBox, Generic[State]):  # type: ignore[misc]  # ipywidget
 
     def set(self, *, seq: int = 0, **fields: Any) -> None:
         """Change fields of the state, then the picture and the controls; ``seq`` is the browser's own count."""
-        self.state = replace(self.state, **fields)  # type: ignore[type-var]
-        self.canvas.show(self._compute(self.state), seq)
+        state = replace(self.state, **fields)  # type: ignore[type-var]
+        self.canvas.show(self._compute(state), seq)
+        self.state = state  # only now: a state that cannot be shown is not taken
         self._following = True
         for name, control in self._controls.items():
             control.value = getattr(self.state, name)

@@ -1,14 +1,16 @@
 """Pictures by matplotlib: a scene without a browser, and the plots of the lessons."""
 
 import base64
+import inspect
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from IPython.display import display
+from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from PIL import Image as Pixels
 
 from rcnn_edu.explore.scene import PALETTE, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
 
@@ -132,10 +134,11 @@ def _draw_cells(axes: Axes, item: Cells, order: int) -> None:
 
 
 def png(figure: Figure, sharpness: int = 2) -> bytes:
-    """Return the figure as a PNG file, with ``sharpness`` pixels to a pixel of its layout."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=figure.dpi * sharpness)
-    return buffer.getvalue()
+    """Return the figure as a PNG file of 256 colours, with ``sharpness`` pixels to a pixel of its layout."""
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=figure.dpi * sharpness)
+    Pixels.open(full).convert("RGB").quantize(256).save(small, format="png", optimize=True)  # a third of the size
+    return small.getvalue()
 
 
 def picture(figure: Figure, alt: str) -> tuple[dict[str, str], dict[str, Any]]:
@@ -149,3 +152,19 @@ def show(figure: Figure, alt: str) -> None:
     """Display the figure in a notebook, with ``alt`` as its text."""
     data, metadata = picture(figure, alt)
     display(data, metadata=metadata, raw=True)  # type: ignore[no-untyped-call]  # IPython's has no types
+
+
+def plot_axes(*titles: str, height: int = 300) -> tuple[Figure, list[Axes]]:
+    """Return a figure of 960 x ``height`` pixels with one plain pair of axes for each title, side by side."""
+    figure = Figure(figsize=(960 / DOTS_PER_INCH, height / DOTS_PER_INCH), dpi=DOTS_PER_INCH, layout="constrained")
+    all_axes = [figure.add_subplot(1, len(titles), place + 1) for place in range(len(titles))]
+    for axes, title in zip(all_axes, titles, strict=True):
+        axes.set_title(title, fontsize=11, fontweight="bold")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.3)
+    return figure, all_axes
+
+
+def show_source(function: Callable[..., Any]) -> Markdown:
+    """Return the function's source as the package has it now, to be read in a notebook."""
+    return Markdown(f"```python\n{inspect.getsource(function)}```")  # type: ignore[no-untyped-call]

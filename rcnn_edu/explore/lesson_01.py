@@ -1,7 +1,7 @@
 """Lesson 01, RoI quantization versus RoIAlign: its explorer and its plots."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -12,12 +12,14 @@ import torch
 import torch.nn.functional as F
 import traitlets
 from jaxtyping import Float
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image as Pixels
 from torch import Tensor
 
 from rcnn_edu.explore.canvas import BoxField, Explorer
-from rcnn_edu.explore.scene import XY, XYXY, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
+from rcnn_edu.explore.figures import plot_axes
+from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.ops import pool_bins, roi_align, roi_pool
 
 SIZE = (384, 512)  # of each picture: whole cells at every stride up to 32
@@ -274,14 +276,16 @@ def _output_panels(state: RoIState, pooled: Pooled) -> list[Panel]:
 def roi_explorer(state: RoIState | None = None) -> Explorer[RoIState]:
     """Return the explorer of lesson 01: drag a RoI over a picture, and see what both operators make of it."""
     state = state or RoIState()
-    slim = {"width": "240px"}
+    slim = {"width": "270px"}
     output_size = widgets.SelectionSlider(
         options=[2, 3, 4, 7, 14], value=state.output_size, description="output size", layout=slim
     )
     chosen = widgets.IntSlider(state.bin, 0, state.output_size**2 - 1, description="chosen bin", layout=slim)
     traitlets.dlink((output_size, "value"), (chosen, "max"), lambda n: n * n - 1)
     controls = {
-        "picture": widgets.Dropdown(options=["photograph", "ramp"], description="picture", layout={"width": "210px"}),
+        "picture": widgets.Dropdown(
+            options=["photograph", "ramp"], value=state.picture, description="picture", layout=slim
+        ),
         "stride": widgets.SelectionSlider(options=STRIDES, value=state.stride, description="stride", layout=slim),
         "output_size": output_size,
         "bin": chosen,
@@ -291,12 +295,80 @@ def roi_explorer(state: RoIState | None = None) -> Explorer[RoIState]:
             description="samples",
             layout=slim,
         ),
-        "aligned": widgets.Checkbox(state.aligned, description="aligned", indent=False, layout={"width": "90px"}),
+        "aligned": widgets.Checkbox(state.aligned, description="aligned", layout=slim),
         "roi": BoxField(state.roi, SIZE, "RoI"),
     }
     presets: dict[str, dict[str, Any]] = {
         "the face, stride 32": {"roi": RoIState.roi, "stride": 32, "output_size": 7},
-        "on the grid: nothing to round": {"roi": (160.0, 32.0, 352.0, 320.0), "stride": 32, "output_size": 7},
-        **{f"{_numbers(TENTHS)}, stride {stride}": {"roi": TENTHS, "stride": stride} for stride in (1, 16, 32)},
+        "on the grid": {"roi": (160.0, 32.0, 352.0, 320.0), "stride": 32, "output_size": 7},
+        **{f"{_numbers(TENTHS)} at stride {stride}": {"roi": TENTHS, "stride": stride} for stride in (1, 16, 32)},
     }
     return Explorer(roi_scene, state, controls, presets)
+
+
+def strides_scene(roi: XYXY, strides: tuple[int, ...] = (8, 16, 32)) -> Scene:
+    """Return the photograph once for each stride, with the RoI and what RoI Pooling reads in its place."""
+    panels = []
+    for place, stride in enumerate(strides):
+        state = RoIState(roi=roi, stride=stride)
+        items = _image_panel(state, pool_all(state)).items
+        grid = [(x, 0, x, SIZE[0]) for x in range(0, SIZE[1], stride)] + [
+            (0, y, SIZE[1], y) for y in range(0, SIZE[0], stride)
+        ]
+        picture, *boxes = [replace(item, handle="") if isinstance(item, Box) else item for item in items]
+        panels.append(
+            Panel(
+                (8 + 318 * place, 26, 308, 231),
+                (0, 0, SIZE[1], SIZE[0]),
+                [picture, Lines(grid, "faint", 0.4), *boxes],
+                f"stride {stride}",
+            )
+        )
+    alt = f"The RoI {_numbers(roi)} on a photograph, and the larger box that RoI Pooling reads at strides {strides}."
+    return Scene(960, 264, panels, alt)
+
+
+def gradients_scene(roi: XYXY, by_pool: Float[Tensor, "H W"], by_align: Float[Tensor, "H W"]) -> Scene:
+    """Return how much gradient each cell gets from either operator, for a RoI in cells: white is none."""
+    height, width = by_pool.shape
+    panels = []
+    for place, (title, gradient) in enumerate((("RoI Pooling", by_pool), ("RoIAlign", by_align))):
+        shades = (1 - 0.8 * gradient / gradient.max()).tolist()
+        texts = [[f"{value:.2f}" if value else "" for value in line] for line in gradient.tolist()]
+        items: list[Item] = [Cells((0, 0, width, height), shades, texts), Box(roi, "blue")]
+        panels.append(Panel((30 + 460 * place, 26, 440, 440), (0, 0, width, height), items, title))
+    touched = [int((gradient > 0).sum()) for gradient in (by_pool, by_align)]
+    alt = f"Gradient of the pooled sum: RoI Pooling gives it to {touched[0]} cells, RoIAlign to {touched[1]}."
+    return Scene(960, 480, panels, alt)
+
+
+def equivariance_figure(
+    shifts: Float[Tensor, " n"], ramp: dict[str, Tensor], pixels: Float[Tensor, " m"], photograph: dict[str, Tensor]
+) -> Figure:
+    """Return two plots of a shift: how far each operator follows on a ramp, how much it drifts on a photograph."""
+    figure, (left, right) = plot_axes("On a ramp: how far the output moves", "On the photograph: drift of the output")
+    left.plot(shifts, shifts, color=PALETTE["faint"][0], linewidth=7, label="what it should do")
+    for (name, values), color in zip(ramp.items(), ("orange", "blue"), strict=True):
+        left.plot(shifts, values, color=PALETTE[color][0], label=name, linestyle="--" if color == "orange" else "-")
+    left.set(xlabel="shift of the RoI, cells", ylabel="shift of the output, cells")
+    for (name, values), color in zip(photograph.items(), ("orange", "blue"), strict=True):
+        right.plot(pixels, values, color=PALETTE[color][0], label=name, linestyle="--" if color == "orange" else "-")
+    right.set(
+        xlabel="shift of the image and its RoI, px (stride 32)", ylabel="RMS change of the output", ylim=(0, None)
+    )
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    return figure
+
+
+def survivors_figure(sizes: list[int], strides: list[int], share: Float[Tensor, "s t"]) -> Figure:
+    """Return a plot of the share of boxes that rounding leaves above IoU 0.75: by size, a line for each stride."""
+    figure, (axes,) = plot_axes("Boxes whose rounded corners still reach IoU 0.75", height=320)
+    for column, (stride, color, marker) in enumerate(
+        zip(strides, ("green", "blue", "pink", "orange"), "osD^", strict=True)
+    ):
+        axes.plot(range(len(sizes)), share[:, column], color=PALETTE[color][0], marker=marker, label=f"stride {stride}")
+    axes.set(xlabel="size of the object, px", ylabel="share of boxes", xticks=range(len(sizes)), ylim=(-0.03, 1.03))
+    axes.set_xticklabels([str(size) for size in sizes])
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

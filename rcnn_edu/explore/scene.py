@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Number = int | float
-XYXY = tuple[Number, Number, Number, Number]
-XY = tuple[Number, Number]
+XYXY = tuple[float, float, float, float]
+XY = tuple[float, float]
 
 # Okabe and Ito's colours, told apart by people with any kind of colour vision: (on white, on black).
 PALETTE = {
@@ -46,7 +45,7 @@ class Cells:
     """A small grid over ``extent``: for each cell a grey from 0 (black) to 1 (white), and a text if wanted."""
 
     extent: XYXY
-    shades: Sequence[Sequence[Number]]
+    shades: Sequence[Sequence[float]]
     texts: Sequence[Sequence[str]] = ()
 
 
@@ -56,9 +55,9 @@ class Box:
 
     xyxy: XYXY
     color: str = "ink"
-    width: Number = 2
+    width: float = 2
     dashed: bool = False
-    fill: Number = 0  # opacity of the inside
+    fill: float = 0  # opacity of the inside
     handle: str = ""
     label: str = ""
 
@@ -69,8 +68,8 @@ class Points:
 
     xy: Sequence[XY]
     color: str = "ink"
-    radius: Number | Sequence[Number] = 3
-    opacity: Number = 1
+    radius: float | Sequence[float] = 3
+    opacity: float = 1
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ class Lines:
 
     segments: Sequence[XYXY]
     color: str = "ink"
-    width: Number = 1
+    width: float = 1
     dashed: bool = False
 
 
@@ -87,11 +86,11 @@ class Lines:
 class Text:
     """A line of text at (x, y), its vertical middle; ``size`` in pixels of the picture."""
 
-    x: Number
-    y: Number
+    x: float
+    y: float
     text: str
     color: str = "ink"
-    size: Number = 13
+    size: float = 13
     align: str = "left"  # or "center", "right"
     bold: bool = False
 
