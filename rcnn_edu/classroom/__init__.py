@@ -1,0 +1,25 @@
+"""Instant checks of a learner's own versions, with hints: ``check(exercise, function)``."""
+
+from typing import Any
+
+from rcnn_edu.classroom.checks import judge
+from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
+from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
+from rcnn_edu.classroom.verdict import Verdict
+
+__all__ = ["Verdict", "check"]
+
+_EXERCISES = {exercise.name: exercise for exercise in (BILINEAR_SAMPLE, ROI_ALIGN)}
+
+
+def check(exercise: str, function: Any) -> Verdict:
+    """Return the verdict on a learner's ``function`` for the exercise of this name.
+
+    Its ``function`` is the learner's where it passed, else the reference, so that later cells can go on.
+
+    Raises:
+        ValueError: for an exercise that there is none of.
+    """
+    if exercise not in _EXERCISES:
+        raise ValueError(f"there is no exercise {exercise!r}; choose one of: {', '.join(_EXERCISES)}")
+    return judge(_EXERCISES[exercise], function)
