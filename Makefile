@@ -19,7 +19,8 @@ help: ## list the targets (the default)
 	@echo "  LAB_ARGS='...'      more arguments for JupyterLab, such as --no-browser"
 
 lab: $(VENV)/.lab ## open JupyterLab on the first notebook
-	$(bin)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) $(firstword $(notebooks))
+	$(bin)/python -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) \
+		--ServerApp.root_dir=. --LabApp.default_url=/lab/tree/$(firstword $(notebooks))
 
 test: $(VENV)/.test ## check everything: style, types, tests, notebooks, explorers in a browser
 	$(bin)/ruff check $(code)
