@@ -107,8 +107,11 @@ def roi_pool(
     _check_scale(spatial_scale)
     bins_y, bins_x = _output_shape(output_size)
     height, width = features.shape[2:]
+    table = _cell_table(features)
 
-    x_from, x_to, y_from, y_to = pool_bins(rois.detach(), (bins_y, bins_x), spatial_scale, (height, width))
+    # In half precision, a corner times the scale would round to another cell.
+    exact_rois = rois.detach().to(table.dtype)
+    x_from, x_to, y_from, y_to = pool_bins(exact_rois, (bins_y, bins_x), spatial_scale, (height, width))
 
     # List the cells of every bin, one bag a bin: bags differ in size, so they lie end to end.
     first_cell = (rois[:, 0, None].long() * height + y_from)[:, :, None] * width + x_from[:, None, :]  # (R, h, w)
@@ -118,14 +121,14 @@ def roi_pool(
     bag = torch.repeat_interleave(torch.arange(len(bag_size), device=rois.device), bag_size)  # of each listed cell
     place = torch.arange(len(bag), device=rois.device) - bag_start[bag]  # within its bag, row by row
     cells = first_cell.flatten()[bag] + place // columns[bag] * width + place % columns[bag]
-    pooled = F.embedding_bag(cells, _cell_table(features), bag_start, mode="max")
+    pooled = F.embedding_bag(cells, table, bag_start, mode="max")
     return pooled.view(len(rois), bins_y, bins_x, features.shape[1]).permute(0, 3, 1, 2).to(features.dtype)
 
 
 def _cell_table(features: Float[Tensor, "B C H W"]) -> Float[Tensor, "cells C"]:
     """Return the features as a table with one row a cell: a view, thus free, where they are ``channels_last``."""
     table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
-    return table.float() if table.dtype in (torch.float16, torch.bfloat16) else table
+    return table.to(torch.promote_types(table.dtype, torch.float32))
 
 
 def roi_align(
@@ -165,24 +168,30 @@ def roi_align(
         size = size.clamp(min=1)
     first_cell = rois[:, 0].int() * (height * width)
 
-    def pool(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> Tensor:
+    def list_samples(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> tuple[Tensor, Tensor]:
         x_cells, x_weights = _axis_samples(start[chosen, 0], size[chosen, 0], output_shape[1], ratio_x, width)
         y_cells, y_weights = _axis_samples(start[chosen, 1], size[chosen, 1], output_shape[0], ratio_y, height)
         rows = first_cell[chosen, None, None] + y_cells * width
         cells = rows[:, :, None, :, None] + x_cells[:, None, :, None, :]  # (r, h, w, 2 ratio_y, 2 ratio_x)
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
-        bag = 4 * ratio_y * ratio_x
-        return F.embedding_bag(cells.view(-1, bag), table, per_sample_weights=weights.view(-1, bag), mode="sum")
+        return cells.flatten(1), weights.flatten(1)
 
-    if sampling_ratio > 0:
-        pooled = pool(slice(None), sampling_ratio, sampling_ratio)
-    else:  # as many samples as a bin spans cells: RoIs that agree on that together; none, so 0, for RoIs without area
-        spans = torch.ceil(size / size.new_tensor(output_shape[::-1])).long()
-        pooled = table.new_zeros(len(rois), *output_shape, channels)
-        for ratio_x, ratio_y in torch.unique(spans[spans.all(1)], dim=0).tolist():
+    if sampling_ratio > 0 or len(rois) == 0:
+        ratio = sampling_ratio or 1
+        cells, weights = (bags.view(-1, 4 * ratio * ratio) for bags in list_samples(slice(None), ratio, ratio))
+        pooled = F.embedding_bag(cells, table, per_sample_weights=weights, mode="sum")
+    else:  # as many samples as a bin spans cells, none in a RoI without area: list RoIs that agree on that together
+        spans = torch.ceil(size / size.new_tensor(output_shape[::-1])).int()
+        listed = {}
+        for ratio_x, ratio_y in torch.unique(spans, dim=0).tolist():
             chosen = (spans == spans.new_tensor([ratio_x, ratio_y])).all(1).nonzero()[:, 0]
-            pooled[chosen] = pool(chosen, ratio_x, ratio_y).view(-1, *output_shape, channels)
-    return pooled.view(-1, *output_shape, channels).permute(0, 3, 1, 2).to(features.dtype)
+            for roi, *bags in zip(chosen.tolist(), *list_samples(chosen, ratio_x, ratio_y), strict=True):
+                listed[roi] = bags
+        cells, weights = (torch.cat(bags) for bags in zip(*(listed[roi] for roi in range(len(rois))), strict=True))
+        bag_size = 4 * spans.prod(1, dtype=torch.int).repeat_interleave(math.prod(output_shape))
+        bag_start = bag_size.cumsum(0, dtype=torch.int) - bag_size
+        pooled = F.embedding_bag(cells, table, bag_start, per_sample_weights=weights, mode="sum")
+    return pooled.view(len(rois), *output_shape, channels).permute(0, 3, 1, 2).to(features.dtype)
 
 
 def _axis_samples(
@@ -198,7 +207,8 @@ def _axis_samples(
     share = position - low
     cells = torch.stack([low, high], dim=-1).int()
     weights = torch.stack([1 - share, share], dim=-1) * inside[..., None] / ratio
-    return cells.view(-1, num_bins, 2 * ratio), weights.view(-1, num_bins, 2 * ratio)
+    shape = len(start), num_bins, 2 * ratio
+    return cells.view(shape), weights.view(shape)
 
 
 def assign_fpn_levels(
@@ -219,6 +229,7 @@ def assign_fpn_levels(
     """
     if min_level > max_level:
         raise ValueError(f"min_level must not be above max_level, got {min_level} and {max_level}; swap them")
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))  # float16 has no number for 256 px squared
     scale = box_area(boxes).sqrt() / canonical_size
     # The tiny term keeps a box of exactly 224 px on its level where log2 falls just short of a whole number.
     level = torch.floor(canonical_level + torch.log2(scale) + 1e-6)
@@ -252,11 +263,13 @@ def pyramid_roi_align(
 
     Lesson: 02 (FPN, section 4.2).
     """
-    levels = [round(math.log2(stride)) if stride > 0 else -1 for stride in strides]
-    if len(features) == 0 or len(features) != len(strides):
-        raise ValueError(f"strides must name one stride for each level, got {list(strides)} for {len(features)} levels")
-    if [2**level for level in levels] != list(strides) or levels != list(range(levels[0], levels[0] + len(levels))):
-        raise ValueError(f"strides must be consecutive powers of two, fine to coarse, got {list(strides)}")
+    lowest = round(math.log2(strides[0])) if len(strides) > 0 and strides[0] > 0 else -1
+    levels = range(lowest, lowest + len(features))
+    if len(levels) == 0 or list(strides) != [2**level for level in levels]:
+        raise ValueError(
+            f"strides must be consecutive powers of two, fine to coarse, one for each level, got {list(strides)} "
+            f"for {len(features)} levels; P2 to P5 have (4, 8, 16, 32)"
+        )
     check_rois(features[0], rois)
     level_of_roi = assign_fpn_levels(rois[:, 1:], levels[0], levels[-1], canonical_size, canonical_level)
     pooled = features[0].new_zeros(len(rois), features[0].shape[1], *_output_shape(output_size))
