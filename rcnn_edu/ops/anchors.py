@@ -13,7 +13,7 @@ from torch import Tensor
 class AnchorGenerator:
     """The anchors of a feature pyramid, fixed by sizes, shapes and strides (Faster R-CNN, section 3.1.1; FPN, 4.1).
 
-    A level's anchors are every one of its sizes in every aspect ratio, rounded to whole pixels and centred on each cell's
+    A level's anchors are all its sizes in all the aspect ratios, rounded to whole pixels and centred on each cell's
     top left corner, (x · stride, y · stride). That is torchvision's layout, so that its weights fit.
 
     Attributes:

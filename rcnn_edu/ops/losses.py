@@ -128,4 +128,4 @@ def _check_labels(labels: Int[Tensor, " n"], count: int, low: int, high: int) ->
 
 def _at_least_float32(logits: Tensor) -> Tensor:
     """Return half-precision logits as float32: a sum over hundreds of boxes needs the digits."""
-    return logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
