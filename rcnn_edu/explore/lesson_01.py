@@ -301,7 +301,7 @@ def roi_explorer(state: RoIState | None = None) -> Explorer[RoIState]:
     presets: dict[str, dict[str, Any]] = {
         "the face, stride 32": {"roi": RoIState.roi, "stride": 32, "output_size": 7},
         "on the grid": {"roi": (160.0, 32.0, 352.0, 320.0), "stride": 32, "output_size": 7},
-        **{f"{_numbers(TENTHS)} at stride {stride}": {"roi": TENTHS, "stride": stride} for stride in (1, 16, 32)},
+        _numbers(TENTHS): {"roi": TENTHS, "stride": 1, "output_size": 7},
     }
     return Explorer(roi_scene, state, controls, presets)
 

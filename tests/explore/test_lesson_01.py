@@ -112,8 +112,8 @@ def test_explorer_controls_reach_the_picture() -> None:
 def test_explorer_presets_show_their_box() -> None:
     explorer = roi_explorer()
     buttons = {button.description: button for button in explorer.children[1].children}
-    buttons["[12.4, 8.7, 45.2, 32.1] at stride 32"].click()
-    assert (explorer.state.roi, explorer.state.stride) == (TENTHS, 32)
+    buttons["[12.4, 8.7, 45.2, 32.1]"].click()
+    assert (explorer.state.roi, explorer.state.stride) == (TENTHS, 1)
     buttons["on the grid"].click()
     assert "off by [+0.0, +0.0, +0.0, +0.0] px" in explorer.canvas.scene["alt"]
 
