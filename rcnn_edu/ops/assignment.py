@@ -64,13 +64,13 @@ def assign_anchors_to_gt(
     truths mean anything; where an image has none, they are zeros and all labels 0.
 
     Raises:
-        ValueError: for rows that are not boxes, or thresholds out of order.
+        TypeError, ValueError: for rows that are not boxes, or thresholds out of order.
 
     Lesson: 03 (Faster R-CNN, section 3.1.2).
     """
     check_boxes(anchors, "anchors")
     check_boxes(gt_boxes, "gt_boxes")
-    # Anchors innermost, each coordinate by itself, as many at a time as a CPU's cache holds: three times faster.
+    # Anchors innermost, each coordinate by itself, and as many at a time as a CPU's cache holds.
     step = 4096 if anchors.device.type == "cpu" else max(1, len(anchors))
     by_coordinate = anchors.T.contiguous().T
     iou = anchors.new_empty(len(gt_boxes), len(anchors))

@@ -34,6 +34,8 @@ def rpn_loss(
     Lesson: 03 (Faster R-CNN, eq. 1).
     """
     labels = _check_labels(labels, len(objectness), 0, 1)
+    if deltas.shape != (len(labels), 4):
+        raise ValueError(f"deltas must be of shape ({len(labels)}, 4), got {tuple(deltas.shape)}; those of the sampled")
     objectness, deltas = _at_least_float32(objectness), _at_least_float32(deltas)
     objectness_loss = F.binary_cross_entropy_with_logits(objectness, labels.to(objectness.dtype), reduction="sum")
     box_loss = _smooth_l1_sum(deltas[labels > 0], target_deltas, beta)
@@ -66,17 +68,17 @@ def box_head_loss(
     """
     num_classes = class_logits.shape[1] - 1
     labels = _check_labels(labels, len(class_logits), 0, num_classes)
-    if box_deltas.shape[1:] not in ((num_classes, 4), (1, 4)):
+    n = len(labels)
+    if box_deltas.shape not in ((n, num_classes, 4), (n, 1, 4)):
         raise ValueError(
-            f"box_deltas must be of shape (n, {num_classes}, 4), or (n, 1, 4) if class-agnostic, got "
+            f"box_deltas must be of shape ({n}, {num_classes}, 4), or ({n}, 1, 4) if class-agnostic, got "
             f"{tuple(box_deltas.shape)}; background has class logits but no deltas"
         )
     class_loss = F.cross_entropy(_at_least_float32(class_logits), labels, reduction="sum")
     positive = (labels > 0).nonzero()[:, 0]
     channel = labels[positive] - 1 if box_deltas.shape[1] > 1 else torch.zeros_like(positive)
     box_loss = _smooth_l1_sum(_at_least_float32(box_deltas[positive, channel]), target_deltas, beta)
-    count = max(1, len(labels))
-    return class_loss / count, box_loss / count
+    return class_loss / max(1, n), box_loss / max(1, n)
 
 
 def mask_loss(
@@ -99,7 +101,9 @@ def mask_loss(
     labels = _check_labels(labels, len(mask_logits), 1, mask_logits.shape[1])
     chosen = _at_least_float32(mask_logits[torch.arange(len(labels), device=labels.device), labels - 1])
     if chosen.shape != mask_targets.shape:
-        raise ValueError(f"mask_targets must be of shape {tuple(chosen.shape)}, got {tuple(mask_targets.shape)}")
+        raise ValueError(
+            f"mask_targets must be of shape {tuple(chosen.shape)}, got {tuple(mask_targets.shape)}; see crop_masks"
+        )
     total = F.binary_cross_entropy_with_logits(chosen, mask_targets.to(chosen.dtype), reduction="sum")
     return total / max(1, chosen.numel())
 

@@ -30,7 +30,7 @@ def crop_masks(
         aligned: as in :func:`roi_align`; torchvision's weights were trained without.
 
     Raises:
-        ValueError: for rows that are not boxes, masks of another shape, or a different number of them.
+        TypeError, ValueError: for rows that are not boxes, masks of another shape, or a different number of them.
 
     Lesson: 05 (Mask R-CNN, section 3).
     """
@@ -42,6 +42,7 @@ def crop_masks(
             f"masks must be of shape (n, H, W), one for each of {len(boxes)} boxes, got {tuple(masks.shape)}; "
             "mask_index, of shape (n,), lets boxes share masks"
         )
+    boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
     rois = torch.cat([mask_index[:, None].to(boxes), boxes], dim=1)
     return roi_align(masks[:, None].to(boxes.dtype), rois, size, 1.0, sampling_ratio, aligned)[:, 0]
 
@@ -52,15 +53,15 @@ def paste_masks(
     """Return each RoI's mask probabilities stretched over its box in an image of ``image_size``, shape (n, H, W).
 
     A pixel's value is that at its centre, interpolated between the centres of the mask's cells; beyond the outer cells'
-    centres it falls to 0 within one cell. So a mask full of ones crosses 0.5 exactly on the border of its box.
+    centres it falls to 0 within one cell. So a mask full of ones crosses 0.5 exactly on the sides of its box.
 
     Raises:
-        ValueError: for rows that are not boxes, masks of another shape, or a size that is not positive.
+        TypeError, ValueError: for rows that are not boxes, masks of another shape, or a size that is not positive.
 
     Lesson: 05 (Mask R-CNN, section 3.1).
     """
     check_boxes(boxes)
-    if mask_probs.ndim != 3 or len(mask_probs) != len(boxes):
+    if mask_probs.ndim != 3 or len(mask_probs) != len(boxes) or 0 in mask_probs.shape[1:]:
         raise ValueError(
             f"mask_probs must be of shape (n, h, w), one for each of {len(boxes)} boxes, got "
             f"{tuple(mask_probs.shape)}; choose each RoI's class first: logits[range(n), labels - 1].sigmoid()"
@@ -95,7 +96,6 @@ def _zeros(*shape: int, like: Tensor) -> Tensor:
     """Return zeros that cost nothing where nothing is written: 100 masks fill 300 MB, and most pixels are in none."""
     if like.device.type != "cpu" or 0 in shape:
         return like.new_zeros(shape)
-    memory = mmap.mmap(
-        -1, math.prod(shape) * like.element_size(), access=mmap.ACCESS_COPY
-    )  # zeros come from the system
+    size = math.prod(shape) * like.element_size()
+    memory = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)  # the system gives a page, of zeros, where one is touched
     return torch.frombuffer(memory, dtype=like.dtype).view(shape)

@@ -126,7 +126,8 @@ def soft_nms(
 
     Lesson: 07 (Soft-NMS, section 3).
     """
-    groups = torch.zeros(len(scores), dtype=torch.long, device=scores.device)
+    _check_detections(boxes, scores, None, iou_thresh)
+    groups = torch.zeros_like(scores, dtype=torch.long)
     return batched_soft_nms(boxes, scores, groups, iou_thresh, sigma, score_thresh, method)
 
 
@@ -185,17 +186,16 @@ def select_detections(
     *,
     score_thresh: float = -math.inf,
     min_size: float = 0.0,
-    top_k_per_group: int | None = None,
     max_detections: int | None = None,
     suppression: Literal["hard", "gaussian", "linear"] = "hard",
     sigma: float = 0.5,
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     """Return the indices and scores of the detections that answer for an image, by falling score, each of shape (k,).
 
-    In this order: the ``top_k_per_group`` best of each group; of those, what scores above ``score_thresh`` and is at
-    least ``min_size`` wide and high; NMS or Soft-NMS within each group; the ``max_detections`` best. It serves the RPN
-    (a group is a level) as well as the heads, the cascade and multi-scale testing (a group is a class). Clip the boxes
-    first. The scores are the detections' own, or Soft-NMS's decayed ones, which ``score_thresh`` does not cut again.
+    In this order: what scores above ``score_thresh`` and is at least ``min_size`` wide and high; NMS or Soft-NMS within
+    each group; the ``max_detections`` best. It serves the RPN (a group is a level), the heads, the cascade and
+    multi-scale testing (a group is a class). Clip the boxes first. The scores are the detections' own, or Soft-NMS's
+    decayed ones: those are cut at its own 0.001, and not at ``score_thresh`` again.
 
     Raises:
         TypeError, ValueError: as :func:`batched_nms` or :func:`batched_soft_nms`.
@@ -203,13 +203,8 @@ def select_detections(
     Lesson: 05.
     """
     _check_detections(boxes, scores, groups, iou_thresh)
-    index = torch.arange(len(scores), device=scores.device)
-    if top_k_per_group is not None:
-        members = [(groups == group).nonzero()[:, 0] for group in torch.unique(groups)]
-        best = [member[scores[member].topk(min(top_k_per_group, len(member))).indices] for member in members]
-        index = torch.cat([index[:0], *best])
-    sizes = boxes[index, 2:] - boxes[index, :2]
-    index = index[(scores[index] > score_thresh) & (sizes >= min_size).all(dim=1)]
+    large = (boxes[:, 2:] - boxes[:, :2] >= min_size).all(dim=1)
+    index = (large & (scores > score_thresh)).nonzero()[:, 0]
     chosen = boxes[index], scores[index], groups[index]
     if suppression == "hard":
         keep = batched_nms(*chosen, iou_thresh)
@@ -221,12 +216,19 @@ def select_detections(
 
 def _check_detections(boxes: Tensor, scores: Tensor, groups: Tensor | None, iou_thresh: float) -> None:
     check_boxes(boxes)
-    count = f"{len(boxes)} numbers, one for each box"
-    if scores.shape != boxes.shape[:1] or not scores.is_floating_point():
-        raise ValueError(f"scores must be {count}, floating-point, got {tuple(scores.shape)} of {scores.dtype}")
-    if groups is not None and (groups.shape != boxes.shape[:1] or groups.is_floating_point()):
-        raise ValueError(f"groups must be {count}, whole, got {tuple(groups.shape)} of {groups.dtype}")
+    _check_column(scores, "scores", len(boxes), floating=True)
+    if groups is not None:
+        _check_column(groups, "groups", len(boxes), floating=False)
     if scores.isnan().any():
         raise ValueError(f"scores[{int(scores.isnan().nonzero()[0])}] is NaN; look for a diverged training run")
     if not 0 <= iou_thresh <= 1:
         raise ValueError(f"iou_thresh must be from 0 to 1, got {iou_thresh}; 0.5 and 0.7 are usual")
+
+
+def _check_column(column: Tensor, name: str, count: int, *, floating: bool) -> None:
+    kind = "a floating-point" if floating else "an integer"
+    if not isinstance(column, Tensor) or column.is_floating_point() != floating:
+        came = column.dtype if isinstance(column, Tensor) else type(column).__name__
+        raise TypeError(f"{name} must be {kind} tensor, got {came}; convert it with torch.as_tensor and .to(dtype)")
+    if column.shape != (count,):
+        raise ValueError(f"{name} must be of shape ({count},), one for each box, got {tuple(column.shape)}")
