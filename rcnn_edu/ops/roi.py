@@ -5,7 +5,7 @@ Shape shorthand: B images, C channels, a feature map of H x W cells, R RoIs, an 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -168,30 +168,42 @@ def roi_align(
         size = size.clamp(min=1)
     first_cell = rois[:, 0].int() * (height * width)
 
-    def list_samples(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> tuple[Tensor, Tensor]:
+    def list_bags(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> tuple[Tensor, Tensor]:
         x_cells, x_weights = _axis_samples(start[chosen, 0], size[chosen, 0], output_shape[1], ratio_x, width)
         y_cells, y_weights = _axis_samples(start[chosen, 1], size[chosen, 1], output_shape[0], ratio_y, height)
         rows = first_cell[chosen, None, None] + y_cells * width
         cells = rows[:, :, None, :, None] + x_cells[:, None, :, None, :]  # (r, h, w, 2 ratio_y, 2 ratio_x)
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
-        return cells.flatten(1), weights.flatten(1)
+        return cells.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)  # one row a bin
 
     if sampling_ratio > 0 or len(rois) == 0:
-        ratio = sampling_ratio or 1
-        cells, weights = (bags.view(-1, 4 * ratio * ratio) for bags in list_samples(slice(None), ratio, ratio))
+        cells, weights = list_bags(slice(None), sampling_ratio or 1, sampling_ratio or 1)
         pooled = F.embedding_bag(cells, table, per_sample_weights=weights, mode="sum")
-    else:  # as many samples as a bin spans cells, none in a RoI without area: list RoIs that agree on that together
+    else:  # as many samples as a bin spans cells, none in a RoI without area
         spans = torch.ceil(size / size.new_tensor(output_shape[::-1])).int()
-        listed = {}
-        for ratio_x, ratio_y in torch.unique(spans, dim=0).tolist():
-            chosen = (spans == spans.new_tensor([ratio_x, ratio_y])).all(1).nonzero()[:, 0]
-            for roi, *bags in zip(chosen.tolist(), *list_samples(chosen, ratio_x, ratio_y), strict=True):
-                listed[roi] = bags
-        cells, weights = (torch.cat(bags) for bags in zip(*(listed[roi] for roi in range(len(rois))), strict=True))
-        bag_size = 4 * spans.prod(1, dtype=torch.int).repeat_interleave(math.prod(output_shape))
-        bag_start = bag_size.cumsum(0, dtype=torch.int) - bag_size
-        pooled = F.embedding_bag(cells, table, bag_start, per_sample_weights=weights, mode="sum")
+        pooled = _pool_adaptive(table, spans, list_bags)
     return pooled.view(len(rois), *output_shape, channels).permute(0, 3, 1, 2).to(features.dtype)
+
+
+def _pool_adaptive(
+    table: Float[Tensor, "cells C"], spans: Int[Tensor, "R 2"], list_bags: Callable[..., tuple[Tensor, Tensor]]
+) -> Float[Tensor, "R bins_and_channels"]:
+    """Return the pooled bins of RoIs whose bins hold ``spans`` samples: RoIs that agree on it are listed together.
+
+    All of them make one embedding bag, as each backward pass of one fills a gradient as large as the table.
+    """
+    order, cells, weights, sizes = [], [], [], []
+    for span in torch.unique(spans, dim=0):
+        chosen = (spans == span).all(1).nonzero()[:, 0]
+        group_cells, group_weights = list_bags(chosen, *span.tolist())
+        order.append(chosen)
+        cells.append(group_cells.flatten())
+        weights.append(group_weights.flatten())
+        sizes.append(spans.new_full((len(group_cells),), group_cells.shape[1]))
+    bag_size = torch.cat(sizes)
+    bag_start = bag_size.cumsum(0, dtype=torch.int) - bag_size
+    pooled = F.embedding_bag(torch.cat(cells), table, bag_start, per_sample_weights=torch.cat(weights), mode="sum")
+    return pooled.view(len(spans), -1)[torch.cat(order).argsort()]
 
 
 def _axis_samples(
