@@ -37,7 +37,7 @@ check: $(VENV)/.test ## the quick part of `make test`, for between two edits
 	$(bin)/ruff check $(code)
 	$(bin)/ruff format --check $(code)
 	$(bin)/python -m mypy
-	$(bin)/python -m pytest -q -m "not browser and not slow"
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile -m "not browser and not slow"
 
 bench: $(VENV)/.test ## measure the operations against torchvision's
 	$(bin)/python -m tests.benchmarks
