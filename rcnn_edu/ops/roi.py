@@ -80,8 +80,8 @@ def pool_bins(
         first, last = corners[:, axis, None], corners[:, axis + 2, None]
         bin_size = (last - first + 1).clamp(min=1) / num_bins  # the last cell is counted in
         step = torch.arange(num_bins, dtype=corners.dtype, device=corners.device)
-        start = (torch.floor(step * bin_size) + first).clamp(0, num_cells).long()
-        end = (torch.ceil((step + 1) * bin_size) + first).clamp(0, num_cells).long()
+        start = (torch.floor(step * bin_size) + first).clamp(0, num_cells).int()
+        end = (torch.ceil((step + 1) * bin_size) + first).clamp(0, num_cells).int()
         return start, end
 
     return *along(0, output_size[1], map_size[1]), *along(1, output_size[0], map_size[0])
@@ -114,12 +114,13 @@ def roi_pool(
     x_from, x_to, y_from, y_to = pool_bins(exact_rois, (bins_y, bins_x), spatial_scale, (height, width))
 
     # List the cells of every bin, one bag a bin: bags differ in size, so they lie end to end.
-    first_cell = (rois[:, 0, None].long() * height + y_from)[:, :, None] * width + x_from[:, None, :]  # (R, h, w)
+    first_cell = (rois[:, 0, None].int() * height + y_from)[:, :, None] * width + x_from[:, None, :]  # (R, h, w)
     columns = (x_to - x_from)[:, None, :].expand_as(first_cell).flatten()
     bag_size = ((y_to - y_from)[:, :, None] * (x_to - x_from)[:, None, :]).flatten()
-    bag_start = bag_size.cumsum(0) - bag_size
-    bag = torch.repeat_interleave(torch.arange(len(bag_size), device=rois.device), bag_size)  # of each listed cell
-    place = torch.arange(len(bag), device=rois.device) - bag_start[bag]  # within its bag, row by row
+    bag_start = bag_size.cumsum(0, dtype=torch.int) - bag_size
+    bags = torch.arange(len(bag_size), dtype=torch.int, device=rois.device)
+    bag = bags.repeat_interleave(bag_size)  # of each listed cell
+    place = torch.arange(len(bag), dtype=torch.int, device=rois.device) - bag_start[bag]  # in its bag, row by row
     cells = first_cell.flatten()[bag] + place // columns[bag] * width + place % columns[bag]
     pooled = F.embedding_bag(cells, table, bag_start, mode="max")
     return pooled.view(len(rois), bins_y, bins_x, features.shape[1]).permute(0, 3, 1, 2).to(features.dtype)
