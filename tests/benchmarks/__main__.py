@@ -23,7 +23,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument(
         "--quick", action="store_true", help="tiny shapes, two rounds, no memory, no file: a smoke test"
     )
-    parser.add_argument("--rounds", type=int, default=11, help="calls of each contender (default: 11)")
+    parser.add_argument("--rounds", type=int, default=7, help="calls of each contender (default: 7)")
     parser.add_argument("--peak-memory", nargs=2, metavar=("CASE", "CONTENDER"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     unknown = set(options.subjects) - set(SUBJECTS)

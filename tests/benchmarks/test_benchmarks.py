@@ -78,8 +78,8 @@ def test_peak_memory_is_what_the_call_allocates_beyond_its_inputs() -> None:
         "import torch\n"
         "from tests.benchmarks.harness import Case, peak_memory\n"
         "def make():\n"
-        "    inputs = torch.ones(50 * 2**18)\n"  # 50 MB
-        "    return {'ours': lambda: (inputs + 1).sum()}\n"
+        "    inputs, others = torch.ones(50 * 2**18), torch.ones(50 * 2**18)\n"  # 50 MB each
+        "    return {'ours': lambda: (inputs + 1).sum(), 'other': lambda: others.sum()}\n"
         "print(peak_memory(Case('', '', make), 'ours'))\n"
     )
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
