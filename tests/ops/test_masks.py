@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -147,10 +148,23 @@ def test_boxes_may_share_masks(device: torch.device) -> None:
 def test_crop_as_torchvision(device: torch.device, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     masks = (torch.rand(4, *IMAGE, generator=generator) > 0.5).byte().to(device)
-    boxes = random_boxes(30, seed).to(device)
+    boxes = random_boxes(25, seed)
+    height, width = IMAGE
+    beyond = [  # hardly touching the image, or not at all, without area, or all of it
+        [-9, -9, -0.5, -0.5],
+        [width, height, width + 9, height + 9],
+        [width + 2, 3, width + 9, 9],
+        [7, 7, 7, 7],
+        [-50, -60, width + 70, height + 90],
+    ]
+    boxes = torch.cat([boxes, torch.tensor(beyond)]).to(device)
     index = torch.randint(4, (30,), generator=generator).to(device)
     expected = project_masks_on_boxes(masks, boxes, index, 28)
     torch.testing.assert_close(crop_masks(masks, boxes, 28, index, aligned=False), expected, rtol=0, atol=1e-5)
+    rois = torch.cat([index[:, None], boxes], dim=1)
+    for size in (1, 7):
+        expected = torchvision.ops.roi_align(masks[:, None].float(), rois, size, 1.0, aligned=True)[:, 0]
+        torch.testing.assert_close(crop_masks(masks, boxes, size, index), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.float32, torch.float64])
@@ -245,9 +259,10 @@ def test_masks_that_cannot_be_cropped_are_refused() -> None:
         crop_masks(torch.zeros(2, *IMAGE), GOOD, 7)
     with pytest.raises(ValueError, match=r"^masks must be of shape .* got \(40, 60\); mask_index, .* lets boxes share"):
         crop_masks(torch.zeros(IMAGE), GOOD, 7, torch.tensor([0]))
-    with pytest.raises(ValueError, match=r"must be a batch index from 0 to 1, .* got 2"):
-        crop_masks(torch.zeros(2, *IMAGE), GOOD, 7, torch.tensor([2]))
-    with pytest.raises(ValueError, match=r"^output_size must be at least one bin"):
+    for index in (2, -1):
+        with pytest.raises(ValueError, match=rf"^mask_index must be from 0 to 1, .* got \[{index}\]$"):
+            crop_masks(torch.zeros(2, *IMAGE), GOOD, 7, torch.tensor([index]))
+    with pytest.raises(ValueError, match=r"^size must be at least one bin, got 0; 28 is usual$"):
         crop_masks(torch.zeros(1, *IMAGE), GOOD, 0)
 
 
