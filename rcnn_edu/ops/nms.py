@@ -41,19 +41,22 @@ def _survivors(boxes: Float[Tensor, "n 4"], iou_thresh: float) -> Int[Tensor, " 
     columns = _columns(boxes)
     threshold = _round_down(iou_thresh, columns.dtype)
     ranks = torch.arange(len(boxes), device=boxes.device)
-    kept = [ranks[:0]]
-    while len(ranks):
+    earlier = ranks[:block_size, None] < ranks[:block_size]
+    kept = []
+    while True:
         block, rest = columns[:, :block_size], columns[:, block_size:]
-        suppresses = (_pair_iou(block, block) > threshold).triu(1)
-        alive, settled = suppresses.new_ones(len(suppresses)), False
-        while not settled:  # a box lives if no living one before it objects: each round settles at least one box more
-            before, alive = alive, ~(suppresses & alive[:, None]).amax(dim=0)  # amax is a faster any
+        n = block.shape[1]
+        drops = ((_pair_iou(block, block) > threshold) & earlier[:n, :n]).to(columns.dtype)  # 1: the row the column
+        alive, settled = columns.new_ones(n), False
+        while not settled:  # who lives depends on who lives before it: each round settles at least one box more
+            before, alive = alive, (alive @ drops == 0).to(columns.dtype)
             settled = torch.equal(alive, before)
         winners = alive.nonzero()[:, 0]
         kept.append(ranks[:block_size][winners])
-        left = (~(_pair_iou(block[:, winners], rest) > threshold).amax(dim=0)).nonzero()[:, 0]
+        if rest.shape[1] == 0:
+            return torch.cat(kept)
+        left = (~(_pair_iou(block[:, winners], rest).amax(dim=0) > threshold)).nonzero()[:, 0]  # NaN is no overlap
         columns, ranks = rest[:, left], ranks[block_size:][left]
-    return torch.cat(kept)
 
 
 def _columns(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "5 n"]:
@@ -99,10 +102,11 @@ def batched_nms(
         boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
         return nms(boxes + groups[:, None] * (boxes.max() - boxes.min().clamp(max=0) + 1), scores, iou_thresh)
     order = scores.argsort(descending=True, stable=True)
+    boxes, groups = boxes[order], groups[order]
     ranks = [order[:0]]
     for group in torch.unique(groups):
-        members = (groups[order] == group).nonzero()[:, 0]
-        ranks.append(members[_survivors(boxes[order[members]], iou_thresh)])
+        members = (groups == group).nonzero()[:, 0]
+        ranks.append(members[_survivors(boxes[members], iou_thresh)])
     return order[torch.cat(ranks).sort().values]
 
 
