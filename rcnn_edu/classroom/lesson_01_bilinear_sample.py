@@ -134,6 +134,17 @@ def _zero_where(is_outside: Callable[[bool, bool], bool], margin: float = 1) -> 
     return sample
 
 
+def _weights_vanish(feature: Tensor, y: float, x: float) -> Tensor:
+    """Share by the distance from floor and from ceil: at a whole position both are 0."""
+    if _is_far(feature, y, x):
+        return feature.new_zeros(())
+    y, x = _clamp(y, feature.shape[0]), _clamp(x, feature.shape[1])
+    rows = (math.floor(y), math.ceil(y) - y), (math.ceil(y), y - math.floor(y))
+    columns = (math.floor(x), math.ceil(x) - x), (math.ceil(x), x - math.floor(x))
+    cells = [feature[row, column] * down * along for row, down in rows for column, along in columns]
+    return torch.stack(cells).sum()
+
+
 def _plain_formula(feature: Tensor, y: float, x: float) -> Tensor:
     unguarded = _cell_before(math.floor)
     return _blend(feature, unguarded(y, 0), unguarded(x, 0))
@@ -207,6 +218,10 @@ _SAMPLE_MISTAKES = (
     Mistake(
         "Your value is 0 as soon as the position leaves the grid: that begins only more than one cell outside.",
         (_zero_where(lambda y, x: y or x, margin=0),),
+    ),
+    Mistake(
+        "At a whole position your weights vanish: floor and ceil are the same cell there, and both its shares are 0.",
+        (_weights_vanish,),
     ),
     Mistake(
         "Your value is 0 only where y and x are both far outside: one of them is enough.",

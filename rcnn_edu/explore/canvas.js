@@ -70,7 +70,7 @@ const draw = {
       context.fillStyle = color(item.color);
       for (const x of [x1, x2]) for (const y of [y1, y2]) context.fillRect(at.x(x) - 3.5, at.y(y) - 3.5, 7, 7);
     }
-    if (item.label) write(context, item.label, at.x(x1), at.y(y1), color(item.color), 12, "left", true);
+    if (item.label) write(context, item.label, at.x(x1), at.y(y1), color(item.color), 12, "left", true, color("paper"));
   },
   points(context, item, at, { color }) {
     context.globalAlpha = item.opacity;
@@ -95,11 +95,13 @@ const draw = {
     context.setLineDash([]);
   },
   text(context, item, at, { color }) {
-    write(context, item.text, at.x(item.x), at.y(item.y), color(item.color), item.size, item.align, item.bold);
+    const place = [at.x(item.x), at.y(item.y)];
+    write(context, item.text, ...place, color(item.color), item.size, item.align, item.bold, color("paper"));
   },
 };
 
-function write(context, text, x, y, color, size, align, bold = false) {
+// A halo in the colour of the paper keeps words readable on any picture.
+function write(context, text, x, y, color, size, align, bold = false, halo = null) {
   context.font = `${bold ? "600 " : ""}${size}px var(--jp-ui-font-family), system-ui, sans-serif`.replace(
     "var(--jp-ui-font-family)",
     getComputedStyle(document.body).getPropertyValue("--jp-ui-font-family").trim() || "system-ui",
@@ -107,6 +109,12 @@ function write(context, text, x, y, color, size, align, bold = false) {
   context.fillStyle = color;
   context.textAlign = align;
   context.textBaseline = "middle";
+  if (halo) {
+    context.strokeStyle = halo;
+    context.lineWidth = 3;
+    context.lineJoin = "round";
+    context.strokeText(text, x, y);
+  }
   context.fillText(text, x, y);
 }
 

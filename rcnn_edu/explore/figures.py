@@ -10,6 +10,7 @@ from IPython.display import Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image as Pixels
 
 from rcnn_edu.explore.scene import PALETTE, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
@@ -106,6 +107,7 @@ def _draw(axes: Axes, item: Item, order: int, dark: bool) -> None:
                 horizontalalignment=item.align,
                 verticalalignment="center",
                 zorder=order,
+                path_effects=[withStroke(linewidth=3 * POINTS_PER_PIXEL, foreground=PALETTE["paper"][dark])],
             )
 
 

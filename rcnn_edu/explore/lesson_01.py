@@ -1,5 +1,6 @@
 """Lesson 01, RoI quantization versus RoIAlign: its explorer and its plots."""
 
+import itertools
 import math
 from dataclasses import dataclass, replace
 from functools import cache
@@ -64,6 +65,7 @@ class Pooled:
     """One RoI, pooled three ways, each (n, n), and what the two operators read."""
 
     by_pool: Float[Tensor, "n n"]
+    pool_mean: Float[Tensor, "n n"]  # RoI Pooling's bins, averaged: what rounding alone does
     by_align: Float[Tensor, "n n"]
     exact: Float[Tensor, "n n"]
     rounded: tuple[int, ...]  # RoI Pooling's corners x1, y1, x2, y2, in cells
@@ -86,9 +88,26 @@ def pool_all(state: RoIState) -> Pooled:
     dense = min(64, 8 + 2 * math.ceil(cells_in_bin))  # so many samples that more change nothing one can see
     with torch.no_grad():
         by_pool = roi_pool(features, rois, size, scale)[0, 0]
+        pool_mean = mean_of_bins(features, rois, size, scale)[0, 0]
         exact = roi_align(features, rois, size, scale, dense)[0, 0]
     rounded = tuple(math.floor(pixel * scale + 0.5) for pixel in state.roi)
-    return Pooled(by_pool, by_align.detach(), exact, rounded, weights[0, 0])
+    return Pooled(by_pool, pool_mean, by_align.detach(), exact, rounded, weights[0, 0])
+
+
+def mean_of_bins(
+    features: Float[Tensor, "B C H W"], rois: Float[Tensor, "R 5"], output_size: int, spatial_scale: float
+) -> Float[Tensor, "R C n n"]:
+    """Return the mean, not the maximum, of each of RoI Pooling's bins: with it, rounding is all that differs."""
+    height, width = features.shape[2:]
+    bins = pool_bins(rois, (output_size, output_size), spatial_scale, (height, width))
+    pooled = features.new_zeros(len(rois), features.shape[1], output_size, output_size)
+    for r, (x_from, x_to, y_from, y_to) in enumerate(zip(*(ends.tolist() for ends in bins), strict=True)):
+        feature = features[int(rois[r, 0])]
+        for i, j in itertools.product(range(output_size), repeat=2):
+            cells = feature[:, y_from[i] : y_to[i], x_from[j] : x_to[j]]
+            if cells.numel():
+                pooled[r, :, i, j] = cells.mean(dim=(1, 2))
+    return pooled
 
 
 def chosen_bin(state: RoIState) -> int:
@@ -120,7 +139,8 @@ def roi_scene(state: RoIState) -> Scene:
     alt = (
         f"RoI {_numbers(state.roi)} px at stride {state.stride}: RoI Pooling rounds it to cells "
         f"{_numbers(pooled.rounded, 0)}, off by {_numbers(errors, signed=True)} px. Its bins differ from the exact "
-        f"average by {pool_error:.3f}, RoIAlign's by {align_error:.3f} (root mean square of brightness)."
+        f"average by {pool_error:.3f} ({pooled.error(pooled.pool_mean):.3f} if they were averaged), RoIAlign's by "
+        f"{align_error:.3f} (root mean square of brightness)."
     )
     panels = [
         _image_panel(state, pooled),
@@ -136,7 +156,7 @@ def _numbers(values: XYXY | tuple[int, ...] | list[float], digits: int = 1, sign
     return "[" + ", ".join(f"{value:{'+' if signed else ''}.{digits}f}" for value in values) + "]"
 
 
-def _read_cells(state: RoIState, pooled: Pooled) -> XYXY:
+def _read_cells(state: RoIState, pooled: Pooled) -> tuple[int, int, int, int]:
     """Return what RoI Pooling reads, in cells: its last cell whole, so the right border lies one further."""
     x1, y1, x2, y2 = pooled.rounded
     return x1, y1, x2 + 1, y2 + 1
@@ -159,14 +179,15 @@ def _readout_panel(state: RoIState, pooled: Pooled, errors: list[float]) -> Pane
         (f"÷ {state.stride}, cells", [f"{value:.2f}" for value in cells], "ink"),
         ("rounded, cells", [str(value) for value in pooled.rounded], "orange"),
         ("error, px", [f"{value:+.1f}".replace("-", "−") for value in errors], "orange"),
+        ("reads, px", [str(cell * state.stride) for cell in _read_cells(state, pooled)], "orange"),
     ]
     names = ("x1", "y1", "x2", "y2")
     items: list[Item] = [Text(180 + 64 * i, 14, name, "muted", align="right") for i, name in enumerate(names)]
     for line, (name, values, color) in enumerate(rows):
-        y = 38 + 24 * line
+        y = 36 + 22 * line
         items.append(Text(4, y, name, color))
         items += [Text(180 + 64 * i, y, value, color, align="right", bold=line == 3) for i, value in enumerate(values)]
-    return Panel((10, 330, 392, 124), (0, 0, 392, 124), items, framed=False)
+    return Panel((10, 328, 392, 134), (0, 0, 392, 134), items, framed=False)
 
 
 def _feature_panel(state: RoIState, pooled: Pooled) -> Panel:
@@ -199,9 +220,10 @@ def _feature_panel(state: RoIState, pooled: Pooled) -> Panel:
 
     samples = sample_points(state)
     if samples[..., 0].numel() <= MOST_POINTS:
-        items.append(Points(_rounded(samples.reshape(-1, 2)), "blue", 1.8))
-    items += _bag_items(pooled.weights, pixels_per_cell)
-    items.append(Points(_rounded(samples[row, column]), "blue", 3.2))
+        items.append(Points(_rounded(samples.reshape(-1, 2)), "blue", 1.5, opacity=0.6))
+    if samples.shape[2] <= MOST_POINTS:
+        items += _bag_items(pooled.weights, pixels_per_cell)
+        items.append(Points(_rounded(samples[row, column]), "blue", 3.2))
     return Panel((420, 28, 300, 300), view, items, f"The feature map, stride {state.stride}")
 
 
@@ -240,12 +262,13 @@ def _legend_panel() -> Panel:
         ("blue", "RoIAlign: exact bins, dots are samples"),
         ("orange", "RoI Pooling: whole cells; filled: its chosen bin"),
         ("green", "weights of the cells that RoIAlign's bin reads"),
+        ("faint", "blank: outside the image"),
     ]
     items: list[Item] = []
     for line, (color, text) in enumerate(lines):
         y = 12 + 22 * line
         items += [Points([(8, y)], color, 5), Text(20, y, text, "ink", 12)]
-    return Panel((420, 338, 300, 72), (0, 0, 300, 72), items, framed=False)
+    return Panel((420, 338, 300, 94), (0, 0, 300, 94), items, framed=False)
 
 
 def _output_panels(state: RoIState, pooled: Pooled) -> list[Panel]:
@@ -262,13 +285,15 @@ def _output_panels(state: RoIState, pooled: Pooled) -> list[Panel]:
         frame = Box((column, row, column + 1, row + 1), "green", 1.5)
         top = 28 + 148 * place
         panels.append(Panel((740, top, 116, 116), view, [Cells(view, shades, texts), frame], title))
-        note: list[Item] = [
-            Text(0, 42, "chosen bin", "muted", 12),
-            Text(0, 60, f"{values[row, column]:.3f}", "green", 14, bold=True),
-        ]
+        lines = [("chosen bin", f"{values[row, column]:.3f}", "green")]
         if values is not pooled.exact:
-            note.append(Text(0, 84, "RMS error", "muted", 12))
-            note.append(Text(0, 102, f"{pooled.error(values):.3f}", "ink", 14, bold=True))
+            lines.append(("RMS error", f"{pooled.error(values):.3f}", "ink"))
+        if values is pooled.by_pool:
+            lines.append(("if averaged", f"{pooled.error(pooled.pool_mean):.3f}", "ink"))
+        note: list[Item] = []
+        for line, (name, value, color) in enumerate(lines):
+            note.append(Text(0, 10 + 38 * line, name, "muted", 12))
+            note.append(Text(0, 27 + 38 * line, value, color, 14, bold=True))
         panels.append(Panel((868, top, 90, 116), (0, 0, 90, 116), note, framed=False))
     return panels
 
@@ -311,51 +336,72 @@ def strides_scene(roi: XYXY, strides: tuple[int, ...] = (8, 16, 32)) -> Scene:
     panels = []
     for place, stride in enumerate(strides):
         state = RoIState(roi=roi, stride=stride)
-        items = _image_panel(state, pool_all(state)).items
-        grid = [(x, 0, x, SIZE[0]) for x in range(0, SIZE[1], stride)] + [
-            (0, y, SIZE[1], y) for y in range(0, SIZE[0], stride)
-        ]
-        picture, *boxes = [replace(item, handle="") if isinstance(item, Box) else item for item in items]
-        panels.append(
-            Panel(
-                (8 + 318 * place, 26, 308, 231),
-                (0, 0, SIZE[1], SIZE[0]),
-                [picture, Lines(grid, "faint", 0.4), *boxes],
-                f"stride {stride}",
-            )
-        )
+        picture, *boxes = _image_panel(state, pool_all(state)).items
+        fixed = [replace(item, handle="") for item in boxes if isinstance(item, Box)]
+        rows = [(0, y, SIZE[1], y) for y in range(0, SIZE[0], stride)]
+        columns = [(x, 0, x, SIZE[0]) for x in range(0, SIZE[1], stride)]
+        grid = Lines(rows + columns, "faint", 0.15 * math.log2(stride) - 0.3)  # a dense grid would hide the picture
+        view = (0, 0, SIZE[1], SIZE[0])
+        panels.append(Panel((8 + 318 * place, 26, 308, 231), view, [picture, grid, *fixed], f"stride {stride}"))
+    legend: list[Item] = [
+        Points([(8, 10)], "blue", 5),
+        Text(20, 10, "what the detector asked for", size=12),
+        Points([(218, 10)], "orange", 5),
+        Text(230, 10, "what RoI Pooling reads", size=12),
+    ]
+    panels.append(Panel((8, 264, 944, 20), (0, 0, 944, 20), legend, framed=False))
     alt = f"The RoI {_numbers(roi)} on a photograph, and the larger box that RoI Pooling reads at strides {strides}."
-    return Scene(960, 264, panels, alt)
+    return Scene(960, 288, panels, alt)
 
 
-def gradients_scene(roi: XYXY, by_pool: Float[Tensor, "H W"], by_align: Float[Tensor, "H W"]) -> Scene:
+def gradients_scene(roi: XYXY, num_bins: int, by_pool: Float[Tensor, "H W"], by_align: Float[Tensor, "H W"]) -> Scene:
     """Return how much gradient each cell gets from either operator, for a RoI in cells: white is none."""
     height, width = by_pool.shape
+    x1, y1, x2, y2 = roi
+    inner = [i / num_bins for i in range(1, num_bins)]
+    bins = [(x1 + t * (x2 - x1), y1, x1 + t * (x2 - x1), y2) for t in inner]
+    bins += [(x1, y1 + t * (y2 - y1), x2, y1 + t * (y2 - y1)) for t in inner]
+    grid = [(x, 0, x, height) for x in range(width)] + [(0, y, width, y) for y in range(height)]
     panels = []
-    for place, (title, gradient) in enumerate((("RoI Pooling", by_pool), ("RoIAlign", by_align))):
-        shades = (1 - 0.8 * gradient / gradient.max()).tolist()
-        texts = [[f"{value:.2f}" if value else "" for value in line] for line in gradient.tolist()]
-        items: list[Item] = [Cells((0, 0, width, height), shades, texts), Box(roi, "blue")]
-        panels.append(Panel((30 + 460 * place, 26, 440, 440), (0, 0, width, height), items, title))
+    for place, (name, gradient) in enumerate((("RoI Pooling", by_pool), ("RoIAlign", by_align))):
+        shades = (1 - 0.7 * gradient / gradient.max()).tolist()
+        texts = [[_share_text(value) for value in line] for line in gradient.tolist()]
+        items: list[Item] = [Lines(bins, "blue", 1, dashed=True), Box(roi, "blue")]
+        cells = Cells((0, 0, width, height), shades, texts)
+        place_of_panel = (30 + 460 * place, 26, 440, 440)
+        items = [cells, Lines(grid, "faint", 0.7), *items]
+        panels.append(Panel(place_of_panel, (0, 0, width, height), items, f"{name}: gradient of each cell"))
     touched = [int((gradient > 0).sum()) for gradient in (by_pool, by_align)]
     alt = f"Gradient of the pooled sum: RoI Pooling gives it to {touched[0]} cells, RoIAlign to {touched[1]}."
     return Scene(960, 480, panels, alt)
+
+
+def _share_text(value: float) -> str:
+    if value == 0:
+        return ""
+    return f"{value:.2f}" if value >= 0.005 else "<.01"
+
+
+OPERATOR_STYLES: dict[str, dict[str, Any]] = {
+    "RoI Pooling": {"color": PALETTE["orange"][0], "linestyle": "--"},
+    "RoI Pooling, averaged": {"color": PALETTE["green"][0], "linestyle": "-."},
+    "RoIAlign": {"color": PALETTE["blue"][0], "linestyle": "-"},
+}
 
 
 def equivariance_figure(
     shifts: Float[Tensor, " n"], ramp: dict[str, Tensor], pixels: Float[Tensor, " m"], photograph: dict[str, Tensor]
 ) -> Figure:
     """Return two plots of a shift: how far each operator follows on a ramp, how much it drifts on a photograph."""
-    figure, (left, right) = plot_axes("On a ramp: how far the output moves", "On the photograph: drift of the output")
+    figure, (left, right) = plot_axes("The RoI moves over a ramp", "The image and its RoI move together")
     left.plot(shifts, shifts, color=PALETTE["faint"][0], linewidth=7, label="what it should do")
-    for (name, values), color in zip(ramp.items(), ("orange", "blue"), strict=True):
-        left.plot(shifts, values, color=PALETTE[color][0], label=name, linestyle="--" if color == "orange" else "-")
-    left.set(xlabel="shift of the RoI, cells", ylabel="shift of the output, cells")
-    for (name, values), color in zip(photograph.items(), ("orange", "blue"), strict=True):
-        right.plot(pixels, values, color=PALETTE[color][0], label=name, linestyle="--" if color == "orange" else "-")
-    right.set(
-        xlabel="shift of the image and its RoI, px (stride 32)", ylabel="RMS change of the output", ylim=(0, None)
-    )
+    for name, values in ramp.items():
+        left.plot(shifts, values, label=name, **OPERATOR_STYLES[name])
+    left.set(xlabel="shift of the RoI, cells", ylabel="shift of the first bin, cells")
+    for name, values in photograph.items():
+        right.plot(pixels, values, label=name, **OPERATOR_STYLES[name])
+    right.set(xlabel="shift, px (one cell is 32 px)", ylabel="RMS change of the output")
+    right.set_ylim(0, 1.5 * right.get_ylim()[1])  # room for the legend
     for axes in (left, right):
         axes.legend(frameon=False)
     return figure
@@ -363,12 +409,12 @@ def equivariance_figure(
 
 def survivors_figure(sizes: list[int], strides: list[int], share: Float[Tensor, "s t"]) -> Figure:
     """Return a plot of the share of boxes that rounding leaves above IoU 0.75: by size, a line for each stride."""
-    figure, (axes,) = plot_axes("Boxes whose rounded corners still reach IoU 0.75", height=320)
-    for column, (stride, color, marker) in enumerate(
-        zip(strides, ("green", "blue", "pink", "orange"), "osD^", strict=True)
-    ):
-        axes.plot(range(len(sizes)), share[:, column], color=PALETTE[color][0], marker=marker, label=f"stride {stride}")
-    axes.set(xlabel="size of the object, px", ylabel="share of boxes", xticks=range(len(sizes)), ylim=(-0.03, 1.03))
+    figure, (axes,) = plot_axes("Boxes that overlap their rounded version by an IoU of 0.75", height=320)
+    looks = zip(strides, ("green", "blue", "pink", "orange"), "osD^", strict=True)
+    for column, (stride, color, marker) in enumerate(looks):
+        percent = 100 * share[:, column]
+        axes.plot(range(len(sizes)), percent, color=PALETTE[color][0], marker=marker, label=f"stride {stride}")
+    axes.set(xlabel="size of the object, px", ylabel="boxes, %", xticks=range(len(sizes)), ylim=(-3, 103))
     axes.set_xticklabels([str(size) for size in sizes])
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

@@ -170,8 +170,8 @@ def roi_align(
     first_cell = rois[:, 0].int() * (height * width)
 
     def list_bags(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> tuple[Tensor, Tensor]:
-        x_cells, x_weights = _axis_samples(start[chosen, 0], size[chosen, 0], output_shape[1], ratio_x, width)
-        y_cells, y_weights = _axis_samples(start[chosen, 1], size[chosen, 1], output_shape[0], ratio_y, height)
+        x_cells, x_weights = axis_samples(start[chosen, 0], size[chosen, 0], output_shape[1], ratio_x, width)
+        y_cells, y_weights = axis_samples(start[chosen, 1], size[chosen, 1], output_shape[0], ratio_y, height)
         rows = first_cell[chosen, None, None] + y_cells * width
         cells = rows[:, :, None, :, None] + x_cells[:, None, :, None, :]  # (r, h, w, 2 ratio_y, 2 ratio_x)
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
@@ -207,7 +207,7 @@ def _pool_adaptive(
     return pooled.view(len(spans), -1)[torch.cat(order).argsort()]
 
 
-def _axis_samples(
+def axis_samples(
     start: Float[Tensor, " r"], size: Float[Tensor, " r"], num_bins: int, ratio: int, num_cells: int
 ) -> tuple[Int[Tensor, "r n k"], Float[Tensor, "r n k"]]:
     """Return the cells that each bin reads along one axis and their weights: two for each of its ``ratio`` samples."""
