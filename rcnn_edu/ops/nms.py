@@ -130,12 +130,9 @@ def soft_nms(
 
     Lesson: 07 (Soft-NMS, section 3).
     """
-    _check_detections(boxes, scores, None, iou_thresh)
-    groups = torch.zeros_like(scores, dtype=torch.long)
-    return batched_soft_nms(boxes, scores, groups, iou_thresh, sigma, score_thresh, method)
+    return _soft_nms(boxes, scores, None, iou_thresh, sigma, score_thresh, method)
 
 
-@torch.no_grad()
 def batched_soft_nms(
     boxes: Float[Tensor, "n 4"],
     scores: Float[Tensor, " n"],
@@ -152,6 +149,19 @@ def batched_soft_nms(
 
     Lesson: 07 (Soft-NMS, section 3).
     """
+    return _soft_nms(boxes, scores, groups, iou_thresh, sigma, score_thresh, method)
+
+
+@torch.no_grad()
+def _soft_nms(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor | None,
+    iou_thresh: float,
+    sigma: float,
+    score_thresh: float,
+    method: Literal["gaussian", "linear"],
+) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     _check_detections(boxes, scores, groups, iou_thresh)
     if not (sigma > 0 and score_thresh > 0):
         raise ValueError(f"sigma and score_thresh must be positive, got {sigma} and {score_thresh}; see the defaults")
@@ -164,7 +174,8 @@ def batched_soft_nms(
         # The best detections' rows of factors, a block at once: a full matrix would hold many that no step asks for.
         block = alive[left[alive].argsort(descending=True, stable=True)[:128]]
         iou = _pair_iou(columns[:, block], columns[:, alive]).nan_to_num_(0)
-        iou.masked_fill_(groups[block][:, None] != groups[alive], 0)
+        if groups is not None:
+            iou.masked_fill_(groups[block][:, None] != groups[alive], 0)
         decay = torch.exp(-(iou**2) / sigma) if method == "gaussian" else torch.where(iou > iou_thresh, 1 - iou, 1)
         # The greedy walk, two operations a step on the host, for as long as the best one's row is there.
         factors, walked, index = decay.cpu().numpy(), left[alive].cpu().numpy(), alive.tolist()
