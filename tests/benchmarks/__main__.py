@@ -8,11 +8,17 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import roi
+from tests.benchmarks import assignment, masks, nms, roi, soft_nms
 from tests.benchmarks.harness import ROOT, Case, describe_machine, measure, peak_memory, table
 
 RESULTS = ROOT / "data" / "results"
-SUBJECTS: dict[str, Callable[[bool], list[Case]]] = {"roi": roi.cases}
+SUBJECTS: dict[str, Callable[[bool], list[Case]]] = {
+    "roi": roi.cases,
+    "nms": nms.cases,
+    "soft_nms": soft_nms.cases,
+    "assignment": assignment.cases,
+    "masks": masks.cases,
+}
 
 
 def main(arguments: Sequence[str]) -> None:
