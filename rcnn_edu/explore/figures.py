@@ -1,5 +1,6 @@
 """Pictures by matplotlib: a scene without a browser, and the plots of the lessons."""
 
+import ast
 import base64
 import inspect
 import io
@@ -168,5 +169,11 @@ def plot_axes(*titles: str, height: int = 300) -> tuple[Figure, list[Axes]]:
 
 
 def show_source(function: Callable[..., Any]) -> Markdown:
-    """Return the function's source as the package has it now, to be read in a notebook."""
-    return Markdown(f"```python\n{inspect.getsource(function)}```")  # type: ignore[no-untyped-call]
+    """Return the function's code as the package has it now, to be read in a notebook; ``help`` shows its docstring."""
+    lines = inspect.getsource(function).splitlines()
+    (definition,) = ast.parse("\n".join(lines)).body
+    if isinstance(definition, ast.FunctionDef) and ast.get_docstring(definition) is not None:
+        docstring = definition.body[0]
+        lines[docstring.lineno - 1 : docstring.end_lineno] = []
+    code = "\n".join(lines)
+    return Markdown(f"```python\n{code}\n```")  # type: ignore[no-untyped-call]

@@ -74,7 +74,7 @@ def pool_bins(
     Lesson: 01 (Fast R-CNN, section 2.1).
     """
     corners = rois[:, 1:] * spatial_scale
-    corners = torch.sign(corners) * torch.floor(corners.abs() + 0.5)  # halves away from zero, as C rounds
+    corners = torch.sign(corners) * torch.floor(corners.abs() + 0.5)  # as C rounds: halves away from 0
 
     def along(axis: int, num_bins: int, num_cells: int) -> tuple[Tensor, Tensor]:
         first, last = corners[:, axis, None], corners[:, axis + 2, None]
@@ -158,8 +158,8 @@ def roi_align(
     check_rois(features, rois)
     _check_scale(spatial_scale)
     if sampling_ratio < 0:
-        raise ValueError(f"sampling_ratio must be 0 (adaptive) or a count of samples, got {sampling_ratio}; 2 is usual")
-    output_shape = _output_shape(output_size)
+        raise ValueError(f"sampling_ratio must be 0 (adaptive) or more, got {sampling_ratio}; 2 is usual")
+    bins_y, bins_x = _output_shape(output_size)
     channels, height, width = features.shape[1:]
     table = _cell_table(features)
 
@@ -170,10 +170,11 @@ def roi_align(
     first_cell = rois[:, 0].int() * (height * width)
 
     def list_bags(chosen: slice | Tensor, ratio_x: int, ratio_y: int) -> tuple[Tensor, Tensor]:
-        x_cells, x_weights = axis_samples(start[chosen, 0], size[chosen, 0], output_shape[1], ratio_x, width)
-        y_cells, y_weights = axis_samples(start[chosen, 1], size[chosen, 1], output_shape[0], ratio_y, height)
+        x_cells, x_weights = axis_samples(start[chosen, 0], size[chosen, 0], bins_x, ratio_x, width)
+        y_cells, y_weights = axis_samples(start[chosen, 1], size[chosen, 1], bins_y, ratio_y, height)
         rows = first_cell[chosen, None, None] + y_cells * width
-        cells = rows[:, :, None, :, None] + x_cells[:, None, :, None, :]  # (r, h, w, 2 ratio_y, 2 ratio_x)
+        # (r, h, w, 2 ratio_y, 2 ratio_x)
+        cells = rows[:, :, None, :, None] + x_cells[:, None, :, None, :]
         weights = y_weights[:, :, None, :, None] * x_weights[:, None, :, None, :]
         return cells.flatten(3).flatten(0, 2), weights.flatten(3).flatten(0, 2)  # one row a bin
 
@@ -181,9 +182,9 @@ def roi_align(
         cells, weights = list_bags(slice(None), sampling_ratio or 1, sampling_ratio or 1)
         pooled = F.embedding_bag(cells, table, per_sample_weights=weights, mode="sum")
     else:  # as many samples as a bin spans cells, none in a RoI without area
-        spans = torch.ceil(size / size.new_tensor(output_shape[::-1])).int()
+        spans = torch.ceil(size / size.new_tensor([bins_x, bins_y])).int()
         pooled = _pool_adaptive(table, spans, list_bags)
-    return pooled.view(len(rois), *output_shape, channels).permute(0, 3, 1, 2).to(features.dtype)
+    return pooled.view(len(rois), bins_y, bins_x, channels).permute(0, 3, 1, 2).to(features.dtype)
 
 
 def _pool_adaptive(

@@ -73,8 +73,13 @@ def test_plot_axes_come_side_by_side_with_their_titles() -> None:
     assert tuple(figure.get_size_inches() * figure.dpi) == pytest.approx((960, 200))
 
 
-def test_show_source_shows_the_function_as_it_is() -> None:
+def test_show_source_shows_the_code_as_it_is_without_the_docstring() -> None:
     shown = show_source(box_area)
     assert isinstance(shown, Markdown)
     assert shown.data.startswith("```python\ndef box_area(")
-    assert "(boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])" in shown.data
+    assert "    check_boxes(boxes)\n    return (boxes[:, 2] - boxes[:, 0])" in shown.data
+    assert "square pixels" not in shown.data
+
+
+def test_show_source_takes_a_function_without_a_docstring() -> None:
+    assert show_source(rgb).data.startswith("```python\ndef rgb(name: str")
