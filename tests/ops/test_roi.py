@@ -525,7 +525,7 @@ def test_bad_sizes_and_scales_are_refused(name: str) -> None:
 
 
 def test_a_negative_sampling_ratio_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"^sampling_ratio must be 0 \(adaptive\) or a count of samples, got -1; "):
+    with pytest.raises(ValueError, match=r"^sampling_ratio must be 0 \(adaptive\) or more, got -1; "):
         roi_align(FEATURES, ACROSS, 7, 1.0, sampling_ratio=-1)
 
 
