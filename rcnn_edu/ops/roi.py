@@ -158,7 +158,7 @@ def roi_align(
     check_rois(features, rois)
     _check_scale(spatial_scale)
     if sampling_ratio < 0:
-        raise ValueError(f"sampling_ratio must be 0 (adaptive) or more, got {sampling_ratio}; 2 is usual")
+        raise ValueError(f"sampling_ratio must be 0 (adaptive) or more, got {sampling_ratio}; try 2")
     bins_y, bins_x = _output_shape(output_size)
     channels, height, width = features.shape[1:]
     table = _cell_table(features)
