@@ -158,6 +158,15 @@ def test_batched_nms_as_torchvision(device: torch.device, n: int, groups: int, i
             assert torch.equal(keep, theirs)
 
 
+def test_batched_nms_rounds_as_torchvision_does(device: torch.device) -> None:
+    """The second box overlaps the first by a last bit more than a half, which is lost where the group is moved to."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 5.0000005]], device=device)
+    scores, groups = torch.tensor([0.9, 0.8], device=device), torch.tensor([70, 70], device=device)
+    assert nms(boxes, scores, 0.5).tolist() == [0]
+    assert torchvision.ops.batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]
+    assert batched_nms(boxes, scores, groups, 0.5).tolist() == [0, 1]
+
+
 def test_batched_nms_of_ties_keeps_the_first_first(device: torch.device) -> None:
     n = 1500
     x = torch.arange(float(n), device=device)[:, None] * 20
