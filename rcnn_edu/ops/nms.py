@@ -55,23 +55,23 @@ def _survivors(boxes: Float[Tensor, "n 4"], iou_thresh: float) -> Int[Tensor, " 
         kept.append(ranks[:block_size][winners])
         if rest.shape[1] == 0:
             return torch.cat(kept)
-        left = (~(_pair_iou(block[:, winners], rest).amax(dim=0) > threshold)).nonzero()[:, 0]  # NaN is no overlap
+        left = (_pair_iou(block[:, winners], rest).amax(dim=0) <= threshold).nonzero()[:, 0]
         columns, ranks = rest[:, left], ranks[block_size:][left]
 
 
 def _columns(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "5 n"]:
-    """Return x1, y1, x2, y2 and the area, each contiguous, at least in float32."""
+    """Return x1, y1, x2, y2 and the area (never quite 0, so that no IoU is 0 / 0), each contiguous, at least float32."""
     columns = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).T
-    return torch.cat([columns, ((columns[2] - columns[0]) * (columns[3] - columns[1]))[None]])
+    areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
+    return torch.cat([columns, areas[None].clamp_(min=torch.finfo(areas.dtype).tiny)])
 
 
 def _pair_iou(columns1: Float[Tensor, "5 n"], columns2: Float[Tensor, "5 m"]) -> Float[Tensor, "n m"]:
-    """Return the IoU of every pair as ``box_iou`` does, in place for speed; NaN where neither box has an area."""
-    x1, y1, x2, y2, area = columns1[:, :, None]
-    width = torch.minimum(x2, columns2[2]).sub_(torch.maximum(x1, columns2[0])).clamp_(min=0)
-    height = torch.minimum(y2, columns2[3]).sub_(torch.maximum(y1, columns2[1])).clamp_(min=0)
-    intersection = width.mul_(height)
-    union = torch.add(area, columns2[4], out=height).sub_(intersection)
+    """Return the IoU of every pair as ``box_iou`` does, x and y at once and in place for speed."""
+    columns1, columns2 = columns1[:, :, None], columns2[:, None]
+    sides = torch.minimum(columns1[2:4], columns2[2:4]).sub_(torch.maximum(columns1[:2], columns2[:2])).clamp_(min=0)
+    intersection = sides[0].mul_(sides[1])
+    union = torch.add(columns1[4], columns2[4], out=sides[1]).sub_(intersection)
     return intersection.div_(union)
 
 
@@ -173,7 +173,7 @@ def _soft_nms(
     while len(alive := (left >= score_thresh).nonzero()[:, 0]):
         # The best detections' rows of factors, a block at once: a full matrix would hold many that no step asks for.
         block = alive[left[alive].argsort(descending=True, stable=True)[:128]]
-        iou = _pair_iou(columns[:, block], columns[:, alive]).nan_to_num_(0)
+        iou = _pair_iou(columns[:, block], columns[:, alive])
         if groups is not None:
             iou.masked_fill_(groups[block][:, None] != groups[alive], 0)
         decay = torch.exp(-(iou**2) / sigma) if method == "gaussian" else torch.where(iou > iou_thresh, 1 - iou, 1)
