@@ -23,8 +23,12 @@ class FCNMasks(nn.Sequential):
     def __init__(self, out_channels: int, in_channels: int = 256, hidden: int = 256, num_convs: int = 4) -> None:
         layers: list[nn.Module] = []
         for before in [in_channels, *[hidden] * (num_convs - 1)]:
-            layers += [nn.Conv2d(before, hidden, 3, padding=1), nn.ReLU()]
-        layers += [nn.ConvTranspose2d(hidden, hidden, 2, stride=2), nn.ReLU(), nn.Conv2d(hidden, out_channels, 1)]
+            layers += [nn.Conv2d(before, hidden, 3, padding=1), nn.ReLU(inplace=True)]
+        layers += [
+            nn.ConvTranspose2d(hidden, hidden, 2, stride=2),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(hidden, out_channels, 1),
+        ]
         super().__init__(*layers)
         for layer in layers[::2]:
             nn.init.kaiming_normal_(cast(Tensor, layer.weight), mode="fan_out", nonlinearity="relu")

@@ -44,6 +44,7 @@ class FasterRCNN(nn.Module):
         self.rpn = rpn if rpn is not None else RPN()
         self.box_head = box_head if box_head is not None else BoxHead(num_classes)
         self.select = select if select is not None else DetectionSelector()
+        self.to(memory_format=torch.channels_last)  # weights lie as features do: convolutions are fastest so
 
     def forward(
         self, images: Images, targets: Sequence[Target] | None = None, generator: torch.Generator | None = None
@@ -79,6 +80,7 @@ class MaskRCNN(FasterRCNN):
         super().__init__(num_classes, **parts)
         self.mask_head = mask_head if mask_head is not None else MaskHead(num_classes)
         self.paste = paste
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self, images: Images, targets: Sequence[Target] | None = None, generator: torch.Generator | None = None
@@ -121,6 +123,7 @@ class CascadeRCNN(FasterRCNN):
         super().__init__(num_classes, box_head=cascade, **parts)
         self.mask_head = mask_head if mask_head is not None or not mask else MaskHead(num_classes)
         self.paste = paste
+        self.to(memory_format=torch.channels_last)
 
     def forward(
         self, images: Images, targets: Sequence[Target] | None = None, generator: torch.Generator | None = None

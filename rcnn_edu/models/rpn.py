@@ -92,7 +92,7 @@ class RPN(nn.Module):
     def head(self, features: Pyramid) -> tuple[list[Float[Tensor, "B _"]], list[Float[Tensor, "B _ 4"]]]:
         """Return each level's objectness logits, shape (B, N_l), and deltas, shape (B, N_l, 4)."""
         dtype = torch.promote_types(features[0].dtype, torch.float32)  # half precision is too coarse for coordinates
-        hidden = [F.relu(self.conv(level)) for level in features]
+        hidden = [F.relu(self.conv(level), inplace=True) for level in features]
         objectness = [self.objectness(h).permute(0, 2, 3, 1).flatten(1).to(dtype) for h in hidden]
         deltas = [self.deltas(h).permute(0, 2, 3, 1).reshape(len(h), -1, 4).to(dtype) for h in hidden]
         return objectness, deltas

@@ -1,0 +1,361 @@
+"""The detectors as wholes: torchvision's detections and losses, the contract, odd inputs, learning."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+
+from rcnn_edu.models import (
+    CascadeRCNN,
+    FasterRCNN,
+    MaskRCNN,
+    RoISampler,
+    tiny_cascade_rcnn,
+    tiny_faster_rcnn,
+    tiny_mask_rcnn,
+)
+from rcnn_edu.ops import box_iou
+from tests.models.twins import Twins, pictures
+
+Maker = Callable[[], FasterRCNN]
+
+MAKERS = [
+    pytest.param(lambda: tiny_faster_rcnn(2), id="faster"),
+    pytest.param(lambda: tiny_mask_rcnn(2), id="mask"),
+    pytest.param(lambda: tiny_cascade_rcnn(2), id="cascade"),
+    pytest.param(lambda: tiny_cascade_rcnn(2, mask=True), id="cascade_mask"),
+]
+every_model = pytest.mark.parametrize("make", MAKERS)
+
+
+def scene(height: int, width: int, boxes: list[list[float]], labels: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return an image of bright rectangles (label 1) and dark ellipses (label 2) on noise, and its target."""
+    generator = torch.Generator().manual_seed(height * width)
+    image = 0.4 + 0.2 * torch.rand(3, height, width, generator=generator)
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.bool)
+    y, x = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
+    for mask, (x1, y1, x2, y2), label in zip(masks, boxes, labels, strict=True):
+        across, down = (x - (x1 + x2) / 2) / (x2 - x1) * 2, (y - (y1 + y2) / 2) / (y2 - y1) * 2
+        mask[:] = (across.abs().maximum(down.abs()) if label == 1 else across.hypot(down)) < 1
+        image[:, mask] = 0.9 if label == 1 else 0.1
+    target = {
+        "boxes": torch.tensor(boxes, dtype=torch.float32).view(-1, 4),
+        "labels": torch.tensor(labels, dtype=torch.int64),
+        "masks": masks,
+    }
+    return image, target
+
+
+def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Return four small scenes of different sizes, one of them without objects."""
+    made = [
+        scene(96, 96, [[8, 10, 40, 50], [50, 52, 90, 84]], [1, 2]),
+        scene(96, 120, [[60, 20, 110, 80]], [2]),
+        scene(110, 96, [[10, 60, 34, 100], [40, 8, 88, 44]], [2, 1]),
+        scene(96, 100, [], []),
+    ]
+    return [image for image, _ in made], [target for _, target in made]
+
+
+def assert_gradients(model: nn.Module) -> None:
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+# torchvision's detections -----------------------------------------------------------------------------------------
+
+
+def detections(model: Any, images: list[Tensor]) -> list[dict[str, Tensor]]:
+    with torch.no_grad():
+        return model(images)  # type: ignore[no-any-return]
+
+
+def assert_same_detections(
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], pixels: float, probability: float
+) -> None:
+    assert len(theirs["boxes"]) > 10
+    assert ours.keys() == theirs.keys()
+    assert ours["labels"].tolist() == theirs["labels"].tolist()
+    torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=pixels, rtol=0)
+    torch.testing.assert_close(ours["scores"], theirs["scores"], atol=probability, rtol=0)
+    if "masks" in theirs:
+        torch.testing.assert_close(ours["masks"], theirs["masks"], atol=probability, rtol=0)
+
+
+def as_double(images: list[Tensor]) -> list[Tensor]:
+    return [image.double() for image in images]
+
+
+def test_in_double_precision_faster_rcnn_detects_what_torchvision_s_does(faster_twins_in_double: Twins) -> None:
+    ours = detections(faster_twins_in_double.ours, as_double(pictures()))
+    theirs = detections(faster_twins_in_double.theirs, as_double(pictures()))
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5)
+
+
+def test_in_double_precision_mask_rcnn_detects_what_torchvision_s_does(mask_twins_in_double: Twins) -> None:
+    ours = detections(mask_twins_in_double.ours, as_double(pictures()))
+    theirs = detections(mask_twins_in_double.theirs, as_double(pictures()))
+    for mine, yours in zip(ours, theirs, strict=True):
+        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["faster", "mask"])
+def test_in_single_precision_detections_are_torchvision_s(kind: str, request: pytest.FixtureRequest) -> None:
+    """Where rounding turns torchvision's own answer, a tie decided; such an image shows nothing and is left out."""
+    single: Twins = request.getfixturevalue(f"{kind}_twins")
+    double: Twins = request.getfixturevalue(f"{kind}_twins_in_double")
+    exact = detections(double.theirs, as_double(pictures()))
+    compared = 0
+    for mine, yours, truth in zip(
+        detections(single.ours, pictures()), detections(single.theirs, pictures()), exact, strict=True
+    ):
+        if yours["labels"].tolist() != truth["labels"].tolist() or (yours["boxes"] - truth["boxes"]).abs().max() > 0.05:
+            continue
+        compared += 1
+        assert_same_detections(mine, yours, pixels=0.05, probability=1e-4)
+    assert compared >= 2
+
+
+# torchvision's losses ---------------------------------------------------------------------------------------------
+
+
+def draw_all(twins: Twins) -> Twins:
+    """Return copies of the twins, in training mode, that sample every anchor and every proposal."""
+    theirs, ours = copy.deepcopy(twins.theirs).train(), copy.deepcopy(twins.ours).train()
+    theirs.rpn.fg_bg_sampler = BalancedPositiveNegativeSampler(10**6, 0.5)  # type: ignore[union-attr]
+    theirs.roi_heads.fg_bg_sampler = BalancedPositiveNegativeSampler(10**6, 0.5)  # type: ignore[union-attr]
+    ours.rpn.num_samples = 10**6
+    ours.box_head.sampler = RoISampler(num_samples=10**6, pos_fraction=0.5)
+    return Twins(theirs, ours)
+
+
+def targets_for(images: list[Tensor]) -> list[dict[str, Tensor]]:
+    """Return for each image two disjoint objects, for the last one none."""
+    targets = []
+    for image in images:
+        height, width = image.shape[1:]
+        boxes = [
+            [0.1 * width, 0.1 * height, 0.5 * width, 0.6 * height],
+            [0.6 * width, 0.3 * height, 0.9 * width, 0.9 * height],
+        ]
+        targets.append(scene(height, width, boxes, [2, 1])[1])
+    targets[-1] = {name: value[:0] for name, value in targets[-1].items()}
+    return targets
+
+
+@pytest.mark.parametrize("kind", ["faster", "mask"])
+def test_losses_are_torchvision_s_when_all_is_sampled(kind: str, request: pytest.FixtureRequest) -> None:
+    twins = draw_all(request.getfixturevalue(f"{kind}_twins"))
+    images = pictures()
+    theirs = twins.theirs(images, copy.deepcopy(targets_for(images)))
+    ours = twins.ours(images, targets_for(images))
+    assert ours.keys() == theirs.keys()
+    for name, loss in theirs.items():
+        torch.testing.assert_close(ours[name], loss, rtol=1e-3, atol=0)
+    sum(theirs.values()).backward()
+    sum(ours.values()).backward()
+    for name, their_name in {
+        "rpn.conv": "rpn.head.conv.0.0",
+        "box_head.fc2": "roi_heads.box_head.fc7",
+        "backbone.fpn.outputs.0": "backbone.fpn.layer_blocks.0.0",
+        "backbone.body.stages.0.0.conv1": "backbone.body.layer1.0.conv1",  # through every folded batch norm
+    }.items():
+        gradient = twins.ours.get_parameter(f"{name}.weight").grad
+        their_gradient = twins.theirs.get_parameter(f"{their_name}.weight").grad
+        assert isinstance(gradient, Tensor)
+        assert isinstance(their_gradient, Tensor)
+        assert (gradient - their_gradient).norm() < 0.01 * their_gradient.norm(), name
+
+
+# the contract -----------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_training_gives_losses_and_evaluation_detections(make: Maker) -> None:
+    model = make()
+    images, targets = scenes()
+    losses = model(images, targets)
+    assert {"loss_objectness", "loss_rpn_box_reg"} < losses.keys()
+    assert ("loss_mask" in losses) == (getattr(model, "mask_head", None) is not None)
+    assert all(loss.ndim == 0 and loss.isfinite() and loss.requires_grad for loss in losses.values())
+    model.eval()
+    model.select = replace(model.select, score_thresh=0.0)
+    found = detections(model, images)
+    for image, detection in zip(images, found, strict=True):
+        count = len(detection["scores"])
+        assert count > 0
+        assert detection["boxes"].shape == (count, 4)
+        assert detection["labels"].shape == (count,)
+        assert set(detection["labels"].tolist()) <= {1, 2}
+        assert (detection["scores"].diff() <= 0).all()
+        height, width = image.shape[1:]
+        assert (detection["boxes"] >= 0).all()
+        assert (detection["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        if "loss_mask" in losses:
+            assert detection["masks"].shape == (count, 1, height, width)
+            assert detection["masks"].min() >= 0
+            assert detection["masks"].max() <= 1
+
+
+def test_a_batch_is_a_list_of_its_images() -> None:
+    model = tiny_mask_rcnn(2).eval()
+    batch = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(detections(model, batch), detections(model, list(batch)), strict=True):  # type: ignore[arg-type]
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_an_image_s_detections_do_not_depend_on_the_others_in_its_batch() -> None:
+    """Padding has no say: a small image beside a large one gives what it gives alone."""
+    model = tiny_mask_rcnn(2).eval().double()
+    model.select = replace(model.select, score_thresh=0.0, max_detections=10)
+    images = [torch.rand(3, 192, 192).double(), torch.rand(3, 192, 192).double()]
+    together = detections(model, images)
+    for image, both in zip(images, together, strict=True):
+        [alone] = detections(model, [image])
+        torch.testing.assert_close(alone["boxes"], both["boxes"])
+        torch.testing.assert_close(alone["masks"], both["masks"])
+
+
+@every_model
+def test_the_same_seed_gives_the_same_losses_and_another_does_not(make: Maker) -> None:
+    model = make()
+    images, targets = scenes()
+    runs = [model(images, targets, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)]
+    assert runs[0] == runs[1]
+    assert runs[0] != runs[2]
+
+
+@every_model
+def test_arguments_are_left_as_they_were(make: Maker) -> None:
+    model = make()
+    images, targets = scenes()
+    before = copy.deepcopy((images, targets))
+    model(images, targets)
+    model.eval()(images)
+    assert all(torch.equal(one, other) for one, other in zip(images, before[0], strict=True))
+    for target, old in zip(targets, before[1], strict=True):
+        assert target.keys() == old.keys()
+        assert all(torch.equal(target[name], old[name]) for name in target)
+
+
+# odd inputs -------------------------------------------------------------------------------------------------------
+
+
+@every_model
+def test_without_any_object_every_parameter_still_gets_a_gradient(make: Maker) -> None:
+    """As distributed training needs: the mask loss is 0 with its graph, not a constant."""
+    model = make()
+    image, target = scene(64, 64, [], [])
+    losses = model([image, image], [target, target])
+    assert losses["loss_rpn_box_reg"] == 0
+    assert losses.get("loss_mask", 0) == 0
+    sum(losses.values()).backward()
+    assert_gradients(model)
+
+
+@every_model
+def test_evaluation_that_finds_nothing_returns_empty_tensors(make: Maker) -> None:
+    model = make().eval()
+    model.select = replace(model.select, score_thresh=1.0)
+    [found] = detections(model, [torch.rand(3, 50, 70)])
+    assert found["boxes"].shape == (0, 4)
+    assert found["labels"].shape == found["scores"].shape == (0,)
+    assert found["labels"].dtype == torch.int64
+    if getattr(model, "mask_head", None) is not None:
+        assert found["masks"].shape == (0, 1, 50, 70)
+
+
+@every_model
+def test_bf16_autocast_trains_and_detects_in_full_precision(make: Maker) -> None:
+    model = make()
+    images, targets = scenes()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        losses = model(images, targets, generator=torch.Generator().manual_seed(0))
+        sum(losses.values()).backward()
+        found = detections(model.eval(), images)
+    exact = model.train()(images, targets, generator=torch.Generator().manual_seed(0))
+    for name, loss in losses.items():
+        assert loss.dtype == torch.float32
+        torch.testing.assert_close(loss, exact[name], rtol=0.05, atol=0.05)
+    assert all(value.dtype in (torch.float32, torch.int64) for detection in found for value in detection.values())
+    assert_gradients(model)
+
+
+@every_model
+def test_a_state_dict_round_trip_gives_the_same_detections(make: Maker) -> None:
+    torch.manual_seed(0)
+    first, second = make().eval(), make().eval()
+    for model in (first, second):
+        model.select = replace(model.select, score_thresh=0.0)
+    second.load_state_dict(first.state_dict())
+    images, _ = scenes()
+    for one, other in zip(detections(first, images), detections(second, images), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_model_in_training_mode_asks_for_targets(without_shape_checks: None) -> None:
+    with pytest.raises(ValueError, match=r"training needs one target for each of 1 images, got none.*eval\(\)"):
+        tiny_mask_rcnn(2)([torch.rand(3, 64, 64)])
+
+
+def test_mask_rcnn_asks_for_masks_where_faster_rcnn_does_not() -> None:
+    image, target = scene(64, 64, [[8, 8, 40, 40]], [1])
+    del target["masks"]
+    tiny_faster_rcnn(2)([image], [target])
+    with pytest.raises(ValueError, match=r"targets\[0\] must have .*add \['masks'\]"):
+        tiny_mask_rcnn(2)([image], [target])
+
+
+def test_the_classes_alone_make_a_whole_detector() -> None:
+    """The defaults of every part fit together: ResNet-50, FPN, 80 classes."""
+    image, target = scene(64, 64, [[8, 8, 40, 40]], [1])
+    for model in (MaskRCNN(num_classes=3), CascadeRCNN(num_classes=3, iou_thresholds=(0.5, 0.6), mask=True)):
+        model.transform = replace(model.transform, min_size=64)
+        losses = model([image], [target])
+        assert all(loss.isfinite() for loss in losses.values())
+
+
+# learning ---------------------------------------------------------------------------------------------------------
+
+
+@every_model
+@pytest.mark.slow
+def test_four_images_are_learnt_by_heart(make: Maker) -> None:
+    torch.manual_seed(0)
+    model = make()
+    model.transform = replace(model.transform, min_size=96)
+    images, targets = scenes()
+    optimizer = torch.optim.AdamW(model.parameters())
+    generator = torch.Generator().manual_seed(0)
+    steps = 100
+    history: dict[str, list[float]] = {}
+    for step in range(steps):
+        optimizer.param_groups[0]["lr"] = 2e-3 * min(1, (step + 1) / 10) * (1 - step / steps)
+        losses = model(images, targets, generator=generator)
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        for name, loss in losses.items():
+            history.setdefault(name, []).append(loss.item())
+    for name, values in history.items():
+        assert sum(values[-5:]) / 5 < max(values) / 3, name
+    for found, target in zip(detections(model.eval(), images), targets, strict=True):
+        sure = found["scores"] > 0.6
+        assert sure.sum() == len(target["labels"])
+        if not sure.any():
+            continue
+        best_iou, match = box_iou(target["boxes"], found["boxes"][sure]).max(dim=1)
+        assert (best_iou > 0.8).all()
+        assert torch.equal(found["labels"][sure][match], target["labels"])
+        if "masks" in found:
+            masks = found["masks"][sure][match, 0] > 0.5
+            overlap = (masks & target["masks"]).sum((1, 2)) / (masks | target["masks"]).sum((1, 2))
+            assert (overlap > 0.8).all()
