@@ -60,7 +60,7 @@ def _survivors(boxes: Float[Tensor, "n 4"], iou_thresh: float) -> Int[Tensor, " 
 
 
 def _columns(boxes: Float[Tensor, "n 4"]) -> Float[Tensor, "5 n"]:
-    """Return x1, y1, x2, y2 and the area (never quite 0, so that no IoU is 0 / 0), each contiguous, at least float32."""
+    """Return x1, y1, x2, y2 and the area (kept off 0: no IoU is 0 / 0), each contiguous, float32 at least."""
     columns = boxes.to(torch.promote_types(boxes.dtype, torch.float32)).T
     areas = (columns[2] - columns[0]) * (columns[3] - columns[1])
     return torch.cat([columns, areas[None].clamp_(min=torch.finfo(areas.dtype).tiny)])
