@@ -212,7 +212,7 @@ def test_a_batch_is_a_list_of_its_images() -> None:
 
 
 def test_an_image_s_detections_do_not_depend_on_the_others_in_its_batch() -> None:
-    """Padding has no say: a small image beside a large one gives what it gives alone."""
+    """Nothing is normalised, sampled or suppressed across images."""
     model = tiny_mask_rcnn(2).eval().double()
     model.select = replace(model.select, score_thresh=0.0, max_detections=10)
     images = [torch.rand(3, 192, 192).double(), torch.rand(3, 192, 192).double()]

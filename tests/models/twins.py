@@ -37,7 +37,7 @@ def picture(height: int, width: int, seed: int) -> Tensor:
 
 
 def pictures() -> list[Tensor]:
-    """Return images of several sizes, odd ones too; together they are padded to 224 x 224, where P6 has 4 x 4 cells."""
+    """Return images of several sizes, odd ones too, padded together to 224 x 224, where P6 has 4 x 4 cells."""
     return [picture(91, 145, 0), picture(128, 128, 1), picture(301, 175, 2)]
 
 
