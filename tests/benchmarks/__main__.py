@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import assignment, masks, nms, roi, soft_nms
+from tests.benchmarks import assignment, masks, models, nms, roi, soft_nms
 from tests.benchmarks.harness import ROOT, Case, describe_machine, measure, peak_memory, table
 
 RESULTS = ROOT / "data" / "results"
@@ -18,6 +18,7 @@ SUBJECTS: dict[str, Callable[[bool], list[Case]]] = {
     "soft_nms": soft_nms.cases,
     "assignment": assignment.cases,
     "masks": masks.cases,
+    "models": models.cases,
 }
 
 
