@@ -66,7 +66,7 @@ def _bin_weights(
     """Return each pixel's share in each bin along one axis: a bin averages evenly spread bilinear samples."""
     bin_size = (side / num_bins)[:, None, None]
     ratio = bin_size.ceil()  # of a box without area 0: no sample
-    sample = torch.arange(max(1, int(ratio.amax())) if len(ratio) else 1, dtype=start.dtype, device=start.device)
+    sample = torch.arange(int(ratio.amax()) if len(ratio) else 0, dtype=start.dtype, device=start.device)
     bins = torch.arange(num_bins, dtype=start.dtype, device=start.device)[:, None]
     position = start[:, None, None] + (bins + (sample + 0.5) / ratio.clamp(min=1)) * bin_size  # (n, bins, samples)
     counts = (sample < ratio) & (position >= -1) & (position <= num_pixels)  # further out, nothing is read

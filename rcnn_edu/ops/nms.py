@@ -130,13 +130,14 @@ def soft_nms(
 
     Lesson: 07 (Soft-NMS, section 3).
     """
-    return _soft_nms(boxes, scores, None, iou_thresh, sigma, score_thresh, method)
+    return batched_soft_nms(boxes, scores, None, iou_thresh, sigma, score_thresh, method)
 
 
+@torch.no_grad()
 def batched_soft_nms(
     boxes: Float[Tensor, "n 4"],
     scores: Float[Tensor, " n"],
-    groups: Int[Tensor, " n"],
+    groups: Int[Tensor, " n"] | None,
     iou_thresh: float = 0.5,
     sigma: float = 0.5,
     score_thresh: float = 0.001,
@@ -144,24 +145,13 @@ def batched_soft_nms(
 ) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     """Return what :func:`soft_nms` leaves of each group by itself, all of it by falling score.
 
+    Without ``groups``, all are in one.
+
     Raises:
         TypeError, ValueError: as :func:`soft_nms`, or for groups that do not fit.
 
     Lesson: 07 (Soft-NMS, section 3).
     """
-    return _soft_nms(boxes, scores, groups, iou_thresh, sigma, score_thresh, method)
-
-
-@torch.no_grad()
-def _soft_nms(
-    boxes: Tensor,
-    scores: Tensor,
-    groups: Tensor | None,
-    iou_thresh: float,
-    sigma: float,
-    score_thresh: float,
-    method: Literal["gaussian", "linear"],
-) -> tuple[Int[Tensor, " k"], Float[Tensor, " k"]]:
     _check_detections(boxes, scores, groups, iou_thresh)
     if not (sigma > 0 and score_thresh > 0):
         raise ValueError(f"sigma and score_thresh must be positive, got {sigma} and {score_thresh}; see the defaults")
