@@ -159,6 +159,7 @@ def batched_soft_nms(
         raise ValueError(f"method must be 'gaussian' or 'linear', got {method!r}")
     columns = _columns(boxes)
     left = scores.to(columns.dtype, copy=True)  # 0 once a detection is taken
+    score_thresh = torch.tensor(score_thresh, dtype=left.dtype).item()  # the same number on the host and in tensors
     taken, decayed = [], []
     while len(alive := (left >= score_thresh).nonzero()[:, 0]):
         # The best detections' rows of factors, a block at once: a full matrix would hold many that no step asks for.
