@@ -77,7 +77,7 @@ def detections(model: Any, images: list[Tensor]) -> list[dict[str, Tensor]]:
 
 
 def assert_same_detections(
-    ours: dict[str, Tensor], theirs: dict[str, Tensor], pixels: float, probability: float
+    ours: dict[str, Tensor], theirs: dict[str, Tensor], pixels: float, probability: float, pasted: float
 ) -> None:
     assert len(theirs["boxes"]) > 10
     assert ours.keys() == theirs.keys()
@@ -85,7 +85,7 @@ def assert_same_detections(
     torch.testing.assert_close(ours["boxes"], theirs["boxes"], atol=pixels, rtol=0)
     torch.testing.assert_close(ours["scores"], theirs["scores"], atol=probability, rtol=0)
     if "masks" in theirs:
-        torch.testing.assert_close(ours["masks"], theirs["masks"], atol=probability, rtol=0)
+        torch.testing.assert_close(ours["masks"], theirs["masks"], atol=pasted, rtol=0)
 
 
 def as_double(images: list[Tensor]) -> list[Tensor]:
@@ -96,14 +96,14 @@ def test_in_double_precision_faster_rcnn_detects_what_torchvision_s_does(faster_
     ours = detections(faster_twins_in_double.ours, as_double(pictures()))
     theirs = detections(faster_twins_in_double.theirs, as_double(pictures()))
     for mine, yours in zip(ours, theirs, strict=True):
-        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5)
+        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5, pasted=1e-5)
 
 
 def test_in_double_precision_mask_rcnn_detects_what_torchvision_s_does(mask_twins_in_double: Twins) -> None:
     ours = detections(mask_twins_in_double.ours, as_double(pictures()))
     theirs = detections(mask_twins_in_double.theirs, as_double(pictures()))
     for mine, yours in zip(ours, theirs, strict=True):
-        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5)
+        assert_same_detections(mine, yours, pixels=1e-3, probability=1e-5, pasted=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["faster", "mask"])
@@ -119,7 +119,8 @@ def test_in_single_precision_detections_are_torchvision_s(kind: str, request: py
         if yours["labels"].tolist() != truth["labels"].tolist() or (yours["boxes"] - truth["boxes"]).abs().max() > 0.05:
             continue
         compared += 1
-        assert_same_detections(mine, yours, pixels=0.05, probability=1e-4)
+        # A pasted mask moves with its box, and a thousandth of a pixel is worth more than 1e-4 at an edge.
+        assert_same_detections(mine, yours, pixels=0.05, probability=1e-4, pasted=1e-3)
     assert compared >= 2
 
 
