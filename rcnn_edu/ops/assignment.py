@@ -40,8 +40,7 @@ def match_boxes(
     if iou.numel() == 0:
         return iou.new_zeros(len(iou), dtype=torch.long), iou.new_zeros(len(iou), dtype=torch.long)
     best_iou, matched_index = iou.max(dim=1)
-    labels = (best_iou >= pos_iou_thresh).long()
-    labels[(best_iou >= neg_iou_thresh) & (best_iou < pos_iou_thresh)] = -1
+    labels = torch.where(best_iou >= pos_iou_thresh, 1, torch.where(best_iou < neg_iou_thresh, 0, -1))
     if keep_best:
         best_of_gt = (iou.amax(dim=0) - TIE).clamp(min=torch.finfo(iou.dtype).tiny)  # IoU 0 is nobody's best
         is_best = iou >= best_of_gt
@@ -70,8 +69,8 @@ def assign_anchors_to_gt(
     """
     check_boxes(anchors, "anchors")
     check_boxes(gt_boxes, "gt_boxes")
-    # Anchors innermost, each coordinate by itself, and as many at a time as a CPU's cache holds.
-    step = 4096 if anchors.device.type == "cpu" else max(1, len(anchors))
+    # Anchors innermost, each coordinate by itself, and as many at a time as a CPU's cache holds pairs.
+    step = 2**18 // max(1, len(gt_boxes)) + 1 if anchors.device.type == "cpu" else max(1, len(anchors))
     by_coordinate = anchors.T.contiguous().T
     iou = anchors.new_empty(len(gt_boxes), len(anchors))
     for start in range(0, len(anchors), step):
