@@ -19,7 +19,6 @@ from rcnn_edu.models import (
     tiny_faster_rcnn,
     tiny_mask_rcnn,
 )
-from rcnn_edu.ops import box_iou
 from tests.models.twins import Twins, pictures
 
 Maker = Callable[[], FasterRCNN]
