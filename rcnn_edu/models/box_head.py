@@ -174,7 +174,8 @@ class BoxHead(nn.Module):
         self, features: Pyramid, rois: Float[Tensor, "R 5"]
     ) -> tuple[Float[Tensor, "R K_plus_1"], Float[Tensor, "R c 4"]]:
         """Return the class logits, background first, and the deltas: a class's are channel label - 1."""
-        hidden = F.relu(self.fc1(self.pool(features, rois).flatten(1)))
+        pooled = self.pool(features, rois).permute(0, 2, 3, 1)  # bins before channels, as they lie in memory
+        hidden = F.relu(self.fc1(pooled.flatten(1)))
         hidden = F.relu(self.fc2(hidden))
         return self.class_logits(hidden).to(rois.dtype), self.deltas(hidden).to(rois.dtype).unflatten(1, (-1, 4))
 

@@ -1,14 +1,14 @@
 """The region proposal network: a small convolution slides over the pyramid and says where something might be.
 
-Shape shorthand: B images; A anchors a cell; N_l = H · W · A anchors on level l, N on all; n ground truths of an image.
+Shape shorthand: B images; A anchors a cell; N_l = H · W · A anchors on level l, N on all; n of them sampled.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from rcnn_edu.models.fpn import Pyramid
@@ -30,18 +30,6 @@ UNIT = (1.0, 1.0, 1.0, 1.0)  # an RPN's deltas are not weighted
 class RPN(nn.Module):
     """Scores and refines anchors into proposals; the same head reads every level (Faster R-CNN, section 3.1).
 
-    Args:
-        in_channels: channels of every level.
-        anchors: the anchors, one set of sizes and one stride for each level.
-        pre_nms_top_n: how many of a level's best boxes go into NMS, in training and in evaluation.
-        post_nms_top_n: how many proposals an image gets, in training and in evaluation.
-        nms_thresh: IoU above which the worse of two proposals of a level is dropped.
-        pos_iou_thresh: anchors that overlap a ground truth this much are positive,
-        neg_iou_thresh: below this much negative.
-        num_samples: anchors of an image that count in the loss,
-        pos_fraction: of which positive at most.
-        loss_beta: of the smooth L1 loss.
-
     Lesson: 03.
     """
 
@@ -50,14 +38,13 @@ class RPN(nn.Module):
         in_channels: int = 256,
         anchors: AnchorGenerator | None = None,
         *,
-        pre_nms_top_n: tuple[int, int] = (2000, 1000),
-        post_nms_top_n: tuple[int, int] = (2000, 1000),
+        pre_nms_top_n: tuple[int, int] = (2000, 1000),  # a level's boxes into NMS, in training and in evaluation
+        post_nms_top_n: tuple[int, int] = (2000, 1000),  # an image's proposals, in training and in evaluation
         nms_thresh: float = 0.7,
-        pos_iou_thresh: float = 0.7,
-        neg_iou_thresh: float = 0.3,
-        num_samples: int = 256,
-        pos_fraction: float = 0.5,
-        loss_beta: float = 1 / 9,
+        assign: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] = assign_anchors_to_gt,
+        num_samples: int = 256,  # anchors of an image that count in the loss,
+        pos_fraction: float = 0.5,  # of which positive at most
+        loss_beta: float = 1 / 9,  # of smooth L1
     ) -> None:
         super().__init__()
         self.anchors = anchors if anchors is not None else AnchorGenerator()
@@ -69,8 +56,7 @@ class RPN(nn.Module):
             nn.init.normal_(layer.weight, std=0.01)
             nn.init.zeros_(cast(Tensor, layer.bias))
         self.pre_nms_top_n, self.post_nms_top_n, self.nms_thresh = pre_nms_top_n, post_nms_top_n, nms_thresh
-        self.pos_iou_thresh, self.neg_iou_thresh = pos_iou_thresh, neg_iou_thresh
-        self.num_samples, self.pos_fraction, self.loss_beta = num_samples, pos_fraction, loss_beta
+        self.assign, self.num_samples, self.pos_fraction, self.loss_beta = assign, num_samples, pos_fraction, loss_beta
 
     def forward(
         self,
@@ -80,14 +66,12 @@ class RPN(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[list[Float[Tensor, "_ 4"]], dict[str, Tensor]]:
         """Return each image's proposals, best first, and the losses: none without ``targets``."""
-        objectness, deltas = self.head(features)
-        feature_sizes = [(level.shape[2], level.shape[3]) for level in features]
-        anchors = self.anchors(feature_sizes, features[0].device, objectness[0].dtype)
-        with torch.no_grad():
+        with torch.no_grad():  # to the second stage, proposals are given
+            objectness, deltas = self.head(features)
+            feature_sizes = [(level.shape[2], level.shape[3]) for level in features]
+            anchors = self.anchors(feature_sizes, features[0].device, objectness[0].dtype)
             proposals = self.propose(anchors, objectness, deltas, sizes)
-        if targets is None:
-            return proposals, {}
-        return proposals, self.losses(torch.cat(anchors), objectness, deltas, targets, generator)
+        return proposals, {} if targets is None else self.losses(features, torch.cat(anchors), targets, generator)
 
     def head(self, features: Pyramid) -> tuple[list[Float[Tensor, "B _"]], list[Float[Tensor, "B _ 4"]]]:
         """Return each level's objectness logits, shape (B, N_l), and deltas, shape (B, N_l, 4)."""
@@ -96,6 +80,35 @@ class RPN(nn.Module):
         objectness = [self.objectness(h).permute(0, 2, 3, 1).flatten(1).to(dtype) for h in hidden]
         deltas = [self.deltas(h).permute(0, 2, 3, 1).reshape(len(h), -1, 4).to(dtype) for h in hidden]
         return objectness, deltas
+
+    def head_at(
+        self, features: Pyramid, images: Int[Tensor, " n"], anchors: Int[Tensor, " n"]
+    ) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 4"]]:
+        """Return the logits and deltas of a few anchors, each by its image and its place among the image's anchors.
+
+        That is what :meth:`head` says of them, from the 3 x 3 cells around each alone. The loss looks at 256 of 200,000
+        anchors: with a graph of these only, a training step is spared most of the RPN's backward pass.
+        """
+        cells, kinds = anchors // self.anchors.num_anchors_per_cell, anchors % self.anchors.num_anchors_per_cell
+        steps = torch.arange(-1, 2, device=anchors.device)
+        down, across = steps.repeat_interleave(3), steps.repeat(3)
+        order, patches = [], []
+        for level in features:
+            height, width = level.shape[2:]
+            chosen = ((cells >= 0) & (cells < height * width)).nonzero()[:, 0]
+            y, x = cells[chosen, None] // width + down, cells[chosen, None] % width + across  # each (chosen, 9)
+            inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+            rows = ((images[chosen, None] * height + y) * width + x).where(inside, 0)
+            table = level.permute(0, 2, 3, 1).flatten(0, 2)  # one row a cell
+            patches.append(F.embedding(rows, table) * inside[:, :, None])
+            order.append(chosen)
+            cells = cells - height * width
+        ordered = torch.cat(patches)[torch.cat(order).argsort()].flatten(1)  # (n, 9 C)
+        hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1), self.conv.bias))
+        objectness = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).view(len(anchors), -1, 4)
+        each = torch.arange(len(anchors), device=anchors.device)
+        return objectness[each, kinds], deltas[each, kinds]
 
     def propose(
         self,
@@ -133,29 +146,23 @@ class RPN(nn.Module):
 
     def losses(
         self,
+        features: Pyramid,
         anchors: Float[Tensor, "N 4"],
-        objectness: Sequence[Float[Tensor, "B _"]],
-        deltas: Sequence[Float[Tensor, "B _ 4"]],
         targets: Sequence[Target],
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         """Return ``loss_objectness`` and ``loss_rpn_box_reg`` of anchors sampled in each image."""
-        sampled_objectness, sampled_deltas, sampled_labels, target_deltas = [], [], [], []
-        for image_objectness, image_deltas, target in zip(
-            torch.cat(list(objectness), 1), torch.cat(list(deltas), 1), targets, strict=True
-        ):
-            labels, gt_boxes = assign_anchors_to_gt(anchors, target["boxes"], self.pos_iou_thresh, self.neg_iou_thresh)
-            sampled = sample_rois(labels, self.num_samples, self.pos_fraction, generator)
-            positive = sampled[labels[sampled] > 0]
-            sampled_objectness.append(image_objectness[sampled])
-            sampled_deltas.append(image_deltas[sampled])
-            sampled_labels.append(labels[sampled])
+        images, sampled, labels, target_deltas = [], [], [], []
+        for index, target in enumerate(targets):
+            image_labels, gt_boxes = self.assign(anchors, target["boxes"])
+            drawn = sample_rois(image_labels, self.num_samples, self.pos_fraction, generator)
+            positive = drawn[image_labels[drawn] > 0]
+            images.append(torch.full_like(drawn, index))
+            sampled.append(drawn)
+            labels.append(image_labels[drawn])
             target_deltas.append(encode_boxes(gt_boxes[positive], anchors[positive], UNIT))
+        objectness, deltas = self.head_at(features, torch.cat(images), torch.cat(sampled))
         objectness_loss, box_loss = rpn_loss(
-            torch.cat(sampled_objectness),
-            torch.cat(sampled_deltas),
-            torch.cat(sampled_labels),
-            torch.cat(target_deltas),
-            self.loss_beta,
+            objectness, deltas, torch.cat(labels), torch.cat(target_deltas), self.loss_beta
         )
         return {"loss_objectness": objectness_loss, "loss_rpn_box_reg": box_loss}

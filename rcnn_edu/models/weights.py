@@ -60,6 +60,8 @@ def load_torchvision_state_dict(
     for name, tensor in _fold_batch_norms(state_dict, batch_norm_eps).items():
         for pattern, replacement in RENAMES:
             name = re.sub(pattern, replacement, name)
+        if name == "box_head.fc1.weight":  # there channels come before bins
+            tensor = tensor.view(len(tensor), -1, 7, 7).permute(0, 2, 3, 1).flatten(1)
         for layer, background in BACKGROUND_ROWS.items():
             if name.startswith(layer):
                 tensor = ours.get(name, tensor) if new_classes else tensor[background:]

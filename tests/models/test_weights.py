@@ -48,8 +48,8 @@ def test_other_classes_leave_the_layers_that_know_them_as_they_were(faster_twins
     before = ours.state_dict()["box_head.class_logits.weight"].clone()
     load_torchvision_state_dict(ours, faster_twins.theirs.state_dict(), new_classes=True)
     assert torch.equal(ours.state_dict()["box_head.class_logits.weight"], before)
-    theirs = faster_twins.theirs.state_dict()["roi_heads.box_head.fc6.weight"]
-    assert torch.equal(ours.state_dict()["box_head.fc1.weight"], theirs)
+    theirs = faster_twins.theirs.state_dict()["roi_heads.box_head.fc7.weight"]
+    assert torch.equal(ours.state_dict()["box_head.fc2.weight"], theirs)
 
 
 def test_coco_weights_without_a_network_say_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
