@@ -128,17 +128,17 @@ class DetectionSelector:
         """Return ``boxes``, ``labels`` and ``scores`` of the detections, best first."""
         scores = probabilities[:, 1:]
         rows, channels = (scores > self.score_thresh).nonzero(as_tuple=True)
-        boxes = boxes.expand(-1, scores.shape[1], 4)[rows, channels]
+        boxes, labels = boxes.expand(-1, scores.shape[1], 4)[rows, channels], channels + 1
         keep, kept_scores = select_detections(
             boxes,
             scores[rows, channels],
-            channels,
+            labels,
             self.iou_thresh,
             min_size=1e-2,
             max_detections=self.max_detections,
             suppression=self.suppression,
         )
-        return {"boxes": boxes[keep], "labels": channels[keep] + 1, "scores": kept_scores}
+        return {"boxes": boxes[keep], "labels": labels[keep], "scores": kept_scores}
 
 
 class BoxHead(nn.Module):

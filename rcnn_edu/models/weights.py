@@ -136,20 +136,42 @@ def save_checkpoint(
     """
     if len(categories) != model.num_classes:
         raise ValueError(f"categories must name the model's {model.num_classes} classes, got {list(categories)}")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    card = {"preset": preset, "categories": list(categories), "options": options, "sha256": _digest(tensors)}
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata={"rcnn_edu": json.dumps(card)})
-    partial.replace(path)
+    write_tensors(path, model.state_dict(), {"preset": preset, "categories": list(categories), "options": options})
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``. Nothing in it is executed.
 
     Raises:
+        FileNotFoundError, ValueError: as :func:`read_tensors`, or for a file that is no checkpoint.
+    """
+    tensors, card = read_tensors(path)
+    if "preset" not in card:
+        raise ValueError(f"{path} does not say how to build its model; write checkpoints with save_checkpoint")
+    return tensors, card
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: StateDict, card: Mapping[str, Any]) -> None:
+    """Write named tensors, and a card that says what they are, into a safetensors file: all of it or nothing."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {"rcnn_edu": json.dumps({**card, "sha256": _digest(tensors)})}
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        save_file(tensors, partial, metadata=metadata)
+        partial.replace(path)
+    except SafetensorError as error:  # a full disk is one of these too
+        raise OSError(f"cannot write {path} ({error}); is there space left? what was there before is as it was") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors and the card of a file by :func:`write_tensors`. Nothing in it is executed.
+
+    Raises:
         FileNotFoundError: if there is none.
-        ValueError: if the file is no safetensors, not written by :func:`save_checkpoint`, cut short or changed since.
+        ValueError: if the file is no safetensors, not by :func:`write_tensors`, cut short or changed since.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}; check the path")

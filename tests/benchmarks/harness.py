@@ -74,10 +74,12 @@ def _peak_memory_in_fresh_process(subject: str, index: int, contender: str) -> f
 
 def measure(subject: str, cases: list[Case], rounds: int, with_memory: bool) -> dict[str, Any]:
     """Return what is printed and written: each case's figures, and the median ratio of each group."""
+    all_times = []  # times first, all in a row: the machine need be quiet for no longer than that
+    for case in cases:
+        print(f"timing {case.group}, {case.shape}", file=sys.stderr, flush=True)
+        all_times.append(time_contenders(case.make(), rounds))
     rows: list[dict[str, Any]] = []
-    for index, case in enumerate(cases):
-        print(f"measuring {case.group}, {case.shape}", file=sys.stderr, flush=True)
-        times = time_contenders(case.make(), rounds)
+    for index, (case, times) in enumerate(zip(cases, all_times, strict=True)):
         medians = {name: statistics.median(taken) for name, taken in times.items()}
         contenders = {
             name: {
