@@ -1,200 +1,148 @@
-"""The command line: ``python -m rcnn_edu doctor`` tells whether everything that the course needs is in place."""
+"""The command line: ``python -m rcnn_edu COMMAND``; ``COMMAND --help`` shows examples."""
 
 import argparse
 import importlib
-import platform
-import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Sequence
+from typing import cast
 
-import rcnn_edu
+from rcnn_edu.doctor import doctor
 
-PACKAGE = Path(rcnn_edu.__file__).parent
-COURSE = PACKAGE.parent  # the checkout that is installed: notebooks/ and data/ lie beside the package
+PRESETS = (
+    "tiny_faster_rcnn",
+    "tiny_mask_rcnn",
+    "tiny_cascade_rcnn",
+    "faster_rcnn_resnet50_fpn",
+    "mask_rcnn_resnet50_fpn",
+    "cascade_rcnn_resnet50_fpn",
+)
+MODEL_HELP = "a checkpoint, or the name of a model that is ready made: tiny_mask_rcnn (default), tiny_cascade_rcnn, \
+mask_rcnn_resnet50_fpn (downloads COCO's weights), faster_rcnn_resnet50_fpn"
 
-INSTALL = "in the course's folder run `make lab`, or: python -m pip install --editable '.[lab]'"
-TORCH_PAIR = "torch and torchvision come as a pair: python -m pip install --upgrade --force-reinstall torch torchvision"
-BROKEN = (ImportError, OSError, RuntimeError, AttributeError)  # what a damaged or mismatched package raises
-MODULES = {"pillow": "PIL"}  # where the module is not called as the package is
-
-Version = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What a check looked at and found, and what to do about it: empty where all is well."""
-
-    name: str
-    found: str
-    advice: str = ""
+Commands = argparse._SubParsersAction  # type: ignore[type-arg]
 
 
-def check_python() -> Iterator[Finding]:
-    """Yield whether Python is new enough."""
-    advice = "" if sys.version_info >= (3, 11) else "install Python 3.11 or newer, delete .venv, then run `make lab`"
-    yield Finding("Python", f"{platform.python_version()} ({sys.executable})", advice)
+def _command(commands: "Commands", name: str, summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+    lines = "\n".join(f"  python -m rcnn_edu {name} {example}".rstrip() for example in examples)
+    return cast(
+        argparse.ArgumentParser,
+        commands.add_parser(
+            name,
+            help=summary[0].lower() + summary[1:].rstrip("."),
+            description=summary,
+            epilog=f"examples:\n{lines}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        ),
+    )
 
 
-def check_packages() -> Iterator[Finding]:
-    """Yield, for each package that the course needs, whether it is new enough and imports."""
-    try:
-        bounds = _lower_bounds()
-    except metadata.PackageNotFoundError:
-        yield Finding("rcnn_edu", f"not installed, only found in {PACKAGE}", INSTALL)
-        return
-    yield Finding("rcnn_edu", f"{rcnn_edu.__version__} ({PACKAGE})")
-    for name, bound in bounds.items():
-        yield _check_package(name, bound)
+def _add_data(command: argparse.ArgumentParser, scenes_seed: int) -> None:
+    data = command.add_argument_group("data", "a COCO-format folder, or synthetic scenes")
+    data.add_argument("--images", metavar="FOLDER", help="with the images that the annotations name")
+    data.add_argument("--annotations", metavar="FILE", help="json in COCO's format")
+    data.add_argument("--scenes", type=int, metavar="NUMBER", help="of synthetic scenes, in the place of a folder")
+    data.add_argument("--scenes-seed", type=int, default=scenes_seed, metavar="SEED", help=f"(default: {scenes_seed})")
 
 
-def _lower_bounds() -> dict[str, str]:
-    """Return the lowest version of each package that the lessons run on, as pyproject.toml has it."""
-    bounds = {}
-    for requirement in metadata.requires("rcnn_edu") or []:
-        specifier, _, extra = requirement.partition(";")
-        name, _, bound = specifier.strip().partition(">=")
-        if bound and (not extra or "lab" in extra):
-            bounds[name] = bound
-    return bounds
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", help="to compute on: cpu, cuda, mps (default: cuda where there is one, else cpu)")
 
 
-def _check_package(name: str, bound: str) -> Finding:
-    try:
-        version = metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return Finding(name, "not installed", INSTALL)
-    if _numbers(version) < _numbers(bound):
-        return Finding(name, f"{version} is too old", f"python -m pip install --upgrade '{name}>={bound}'")
-    try:
-        importlib.import_module(MODULES.get(name.lower(), name))
-    except BROKEN as error:
-        advice = f"python -m pip install --force-reinstall --no-deps {name}"
-        return Finding(name, f"{version} fails: {_line(error)}", TORCH_PAIR if name.startswith("torch") else advice)
-    return Finding(name, version)
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
+    whole = argparse.ArgumentParser(prog="python -m rcnn_edu", description="The course's command line.")
+    commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 
+    _command(commands, "doctor", "Check versions, device, widgets and files, and say what to do about problems.", [""])
 
-def _numbers(version: str) -> Version:
-    """Return a version in a form to compare: (2, 14, 1) for "2.14.1+cu130"."""
-    return tuple(int(number) for number in re.findall(r"\d+", version.partition("+")[0]))
+    train = _command(
+        commands,
+        "train",
+        "Train a detector; called again, it goes on where it was. For several devices: torchrun --nproc-per-node 2 -m "
+        "rcnn_edu train ...",
+        [
+            "out/scenes --scenes 4000 --steps 2000",
+            "out/mine --images photos --annotations photos.json --steps 1000 --min-size 256",
+            "out/mine --images photos --annotations photos.json --preset mask_rcnn_resnet50_fpn --weights COCO_V1",
+        ],
+    )
+    train.add_argument("out", metavar="OUT", help="folder for the model, the log and what it takes to go on")
+    _add_data(train, scenes_seed=0)
+    train.add_argument("--preset", choices=PRESETS, default="tiny_mask_rcnn", help="(default: %(default)s)")
+    train.add_argument("--masks", action="store_true", help="let a cascade draw masks too")
+    train.add_argument("--weights", metavar="W", help="to begin with: COCO_V1, or a checkpoint of the same preset")
+    train.add_argument("--min-size", type=int, metavar="PX", help="shorter side that images are resized to")
+    train.add_argument("--steps", type=int, default=1000, help="of the optimiser (default: %(default)s)")
+    train.add_argument("--batch-size", type=int, default=8, help="images a step (default: %(default)s)")
+    train.add_argument("--learning-rate", type=float, default=0.04, help="the highest one (default: %(default)s)")
+    train.add_argument(
+        "--scale-range",
+        type=float,
+        nargs=2,
+        default=(0.8, 1.25),
+        metavar=("MIN", "MAX"),
+        help="factors on an image's scale (default: 0.8 1.25)",
+    )
+    train.add_argument("--seed", type=int, default=0, help="of all that is random (default: %(default)s)")
+    train.add_argument("--workers", type=int, default=0, help="processes that prepare images (default: %(default)s)")
+    train.add_argument("--save-every", type=int, default=100, metavar="STEPS", help="(default: %(default)s)")
+    _add_device(train)
 
+    evaluate = _command(
+        commands,
+        "evaluate",
+        "Print a model's average precision, by COCO's rules, and the kinds of its errors.",
+        ["--scenes 200", "--model out/mine/model.safetensors --images photos --annotations photos.json --out ap.json"],
+    )
+    evaluate.add_argument("--model", default="tiny_mask_rcnn", help=MODEL_HELP)
+    _add_data(evaluate, scenes_seed=1)
+    evaluate.add_argument("--out", metavar="FILE", help="json file for all figures")
+    evaluate.add_argument("--overwrite", action="store_true", help="replace the file if there is one")
+    _add_device(evaluate)
 
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]
+    detect = _command(
+        commands,
+        "detect",
+        "Find objects in images: write pictures with boxes and masks, and a json in COCO's format.",
+        ["data/scenes --out out", "holiday.jpg --model mask_rcnn_resnet50_fpn --out out"],
+    )
+    detect.add_argument("images", nargs="+", metavar="IMAGE", help="images, or folders of images")
+    detect.add_argument("--out", required=True, metavar="FOLDER", help="for the pictures and detections.json")
+    detect.add_argument("--model", default="tiny_mask_rcnn", help=MODEL_HELP)
+    detect.add_argument("--score-thresh", type=float, default=0.5, help="of what is drawn (default: %(default)s)")
+    detect.add_argument("--multi-scale", action="store_true", help="look at several scales, and mirrored: slower, better")
+    detect.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
+    _add_device(detect)
 
-
-def check_compiled_ops() -> Iterator[Finding]:
-    """Yield whether torchvision's compiled operations work: those built for another torch don't."""
-    name = "torchvision's ops"
-    try:
-        torch, ops = importlib.import_module("torch"), importlib.import_module("torchvision.ops")
-        ops.nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.ones(1), 0.5)
-    except BROKEN as error:
-        yield Finding(name, f"fail: {_line(error)}", TORCH_PAIR)
-    else:
-        yield Finding(name, "work")
-
-
-def check_device() -> Iterator[Finding]:
-    """Yield what the lessons can compute on."""
-    try:
-        torch = importlib.import_module("torch")
-    except BROKEN as error:
-        yield Finding("device", f"unknown: {_line(error)}", TORCH_PAIR)
-        return
-    devices = [f"CPU with {torch.get_num_threads()} threads"]
-    devices += ["Apple GPU"] if torch.backends.mps.is_available() else []
-    devices += [torch.cuda.get_device_name(gpu) for gpu in range(torch.cuda.device_count())]
-    yield Finding("device", ", ".join(devices))
-
-
-def check_widgets() -> Iterator[Finding]:
-    """Yield whether JupyterLab has the JavaScript halves of ipywidgets and anywidget, enabled and fitting."""
-    try:
-        folders = importlib.import_module("jupyter_core.paths").jupyter_path("labextensions")
-        config = importlib.import_module("jupyterlab_server.config")
-        extensions = config.get_federated_extensions(folders)
-        versions = {name: _numbers(extension["version"]) for name, extension in extensions.items()}
-        disabled = set(config.get_page_config(folders).get("disabledExtensions", ()))
-        anywidget = _numbers(metadata.version("anywidget"))
-    except BROKEN as error:
-        yield Finding("widget front end", f"unknown: {_line(error)}", INSTALL)
-        return
-
-    def check(extension: str, package: str, fits: Callable[[Version], bool]) -> Finding:
-        name, mend = f"labextension {extension}", f"python -m pip install --force-reinstall --no-deps {package}"
-        if extension not in versions:
-            return Finding(name, "not installed", mend)
-        found = f"{extensions[extension]['version']} ({extensions[extension]['ext_path']})"
-        if not fits(versions[extension]):
-            return Finding(name, f"{found} does not fit the Python package", mend)
-        if any(entry.partition(":")[0] == extension for entry in disabled):  # the whole of it, or a plugin in it
-            return Finding(name, f"{found} is disabled", f"jupyter labextension enable {extension}")
-        return Finding(name, found)
-
-    yield check("@jupyter-widgets/jupyterlab-manager", "jupyterlab_widgets", lambda version: version >= (5,))
-    yield check("anywidget", "anywidget", lambda version: version[:2] == anywidget[:2])
-
-
-def check_files() -> Iterator[Finding]:
-    """Yield whether the explorers' JavaScript, the sample photograph, the notebooks and the data are there."""
-    script = PACKAGE / "explore" / "canvas.js"
-    if script.is_file() and script.stat().st_size:
-        yield Finding("explorer", str(script))
-    else:
-        yield Finding("explorer", f"{script} is missing or empty", f"git checkout -- {script}; or: {INSTALL}")
-
-    try:
-        photograph = importlib.import_module("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
-        height, width = importlib.import_module("matplotlib.image").imread(photograph).shape[:2]
-    except BROKEN as error:
-        advice = "get matplotlib with its sample data: python -m pip install --force-reinstall --no-deps matplotlib"
-        yield Finding("photograph", f"missing: {_line(error)}", advice)
-    else:
-        yield Finding("photograph", f"{width} x {height} ({photograph})")
-
-    advice = "install the package from a checkout of the whole course: " + INSTALL
-    notebooks = len(list((COURSE / "notebooks").glob("*.ipynb")))
-    yield Finding("notebooks", f"{notebooks} in {COURSE / 'notebooks'}", "" if notebooks else advice)
-    data = COURSE / "data"
-    yield Finding("data", f"{data}{'' if data.is_dir() else ' is missing'}", "" if data.is_dir() else advice)
-
-
-CHECKS = (check_python, check_packages, check_compiled_ops, check_device, check_widgets, check_files)
-
-
-def doctor() -> int:
-    """Print what each check found and what to do about problems, and return the exit status: 0 if there are none."""
-    problems = 0
-    for check in CHECKS:
-        for finding in check():
-            print(f"{'problem' if finding.advice else 'ok':8} {finding.name}: {finding.found}", flush=True)
-            if finding.advice:
-                print(f"{'':8} -> {finding.advice}", flush=True)
-                problems += 1
-    print(f"\n{problems} to mend: do what the arrows say, then run this again." if problems else "\nAll is well.")
-    return 1 if problems else 0
+    download = _command(
+        commands, "download", "Fetch what the course does not bring.", ["nuclei --to nuclei", "mask_rcnn_resnet50_fpn"]
+    )
+    download.add_argument(
+        "what",
+        choices=["nuclei", "mask_rcnn_resnet50_fpn", "faster_rcnn_resnet50_fpn"],
+        help="the nuclei, real images with masks (CC0); or the weights of a model trained on COCO",
+    )
+    download.add_argument("--to", default="nuclei", metavar="FOLDER", help="for the nuclei (default: %(default)s)")
+    return whole
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that ``arguments`` name, those of the shell unless given, and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m rcnn_edu",
-        description="The course's command line.",
-        epilog="examples:\n  python -m rcnn_edu doctor    is everything in place?",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    command = commands.add_parser(
-        "doctor",
-        help="check versions, device, widgets and files, and say what to do about each problem",
-        description="Check versions, device, widgets and files. Exit status: 0 when all is well, 1 otherwise.",
-    )
-    command.set_defaults(run=doctor)
-    run: Callable[[], int] = parser.parse_args(arguments).run
-    return run()
+    options = parser().parse_args(arguments)
+    if options.command == "doctor":
+        return doctor()
+    commands = importlib.import_module("rcnn_edu.commands")  # not before: the doctor must work where torch does not
+    try:
+        if getattr(options, "device", "") is None:
+            options.device = commands.default_device()
+        getattr(commands, options.command)(options)
+    except (ArithmeticError, OSError, TypeError, ValueError) as error:
+        print(f"rcnn_edu {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"rcnn_edu {options.command}: stopped", file=sys.stderr)
+        return 130
+    return 0
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ class Cascade(nn.Module):
     Between two stages boxes are detached and clipped. In evaluation none is dropped on the way: row i is the same RoI
     at every stage, so that the stages' probabilities can be averaged (Cascade R-CNN, section 4).
 
+    Raises:
+        ValueError: if ``iou_thresholds`` is empty.
+
     Lesson: 06.
     """
 
@@ -33,6 +36,10 @@ class Cascade(nn.Module):
         loss_weights: Sequence[float] = (1.0, 0.5, 0.25),  # of the stages; any further one weighs as the last
     ) -> None:
         super().__init__()
+        if len(iou_thresholds) == 0:
+            raise ValueError(
+                f"iou_thresholds must name at least one stage, got {iou_thresholds}; (0.5, 0.6, 0.7) is usual"
+            )
         sampler = sampler if sampler is not None else RoISampler()
         self.stages: Sequence[BoxHead] = cast(
             "Sequence[BoxHead]",

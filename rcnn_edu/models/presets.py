@@ -48,8 +48,8 @@ class TorchvisionAnchors(AnchorGenerator):
         for level_anchors, stride, (h, w) in zip(
             super().__call__(feature_sizes, device, dtype), self.strides, feature_sizes, strict=True
         ):
-            y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
-            shift = torch.stack([x * (width // w - stride), y * (height // h - stride)], dim=-1).to(level_anchors)
+            y, x = torch.meshgrid(torch.arange(h, device=device), torch.arange(w, device=device), indexing="ij")
+            shift = torch.stack([x * (width // w - stride), y * (height // h - stride)], dim=-1).to(dtype)
             anchors.append((level_anchors.view(h, w, -1, 4) + shift.repeat(1, 1, 2)[:, :, None]).view(-1, 4))
         return anchors
 
@@ -221,6 +221,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FasterRCNN, list[str]]:
         raise ValueError(f"{path} is of the preset {card['preset']!r}; this version knows {sorted(BUILDERS)}")
     model = BUILDERS[card["preset"]](len(card["categories"]), **card["options"])
     load_checkpoint(model, path)
+    model.transform = ImageTransform(**card["transform"])
     return model.eval(), card["categories"]
 
 

@@ -104,11 +104,12 @@ class RPN(nn.Module):
             order.append(chosen)
             cells = cells - height * width
         ordered = torch.cat(patches)[torch.cat(order).argsort()].flatten(1)  # (n, 9 C)
-        hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1), self.conv.bias))
-        objectness = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
-        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).view(len(anchors), -1, 4)
+        # Biases are added apart: under autocast, F.linear could be handed the copies that head() made without a graph.
+        hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1)) + self.conv.bias)
+        objectness = F.linear(hidden, self.objectness.weight.flatten(1)) + self.objectness.bias
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1)) + self.deltas.bias
         each = torch.arange(len(anchors), device=anchors.device)
-        return objectness[each, kinds], deltas[each, kinds]
+        return objectness[each, kinds], deltas.unflatten(1, (-1, 4))[each, kinds]
 
     def propose(
         self,

@@ -134,7 +134,7 @@ def check_images(images: Sequence[Tensor] | Tensor) -> None:
                 f"images[{index}] must be of shape (3, H, W), got {tuple(image.shape)}; "
                 "repeat a grey image's channel: image.expand(3, -1, -1); a single image goes in as a list: [image]"
             )
-        low, high = (value.item() for value in image.aminmax())
+        low, high = torch.stack(image.aminmax()).tolist()  # one device synchronisation
         if not (low > -0.5 and high < 1.5):  # NaN too; augmentation may leave [0, 1] a little
             raise ValueError(
                 f"images[{index}] must have values from 0 to 1, got {low:g} to {high:g}; "
@@ -150,7 +150,7 @@ def check_targets(
     Raises:
         TypeError: for boxes or labels of another type.
         ValueError: for missing targets or fields, boxes without area, not finite or beyond the image, labels that are
-            not 1 to ``num_classes``, or masks of another number or size.
+            not 1 to ``num_classes``, or masks of another number or size, or of other values than 0 and 1.
     """
     if targets is None or len(targets) != len(images):
         came = "none" if targets is None else len(targets)
@@ -160,26 +160,11 @@ def check_targets(
         missing = [name for name in needed if name not in target]
         if missing:
             raise ValueError(f"targets[{index}] must have {needed}, got {sorted(target)}: add {missing}")
-        _check_boxes(f"targets[{index}]['boxes']", target["boxes"], (image.shape[1], image.shape[2]))
-        count = len(target["boxes"])
-        labels = target["labels"]
-        if labels.dtype != torch.int64 or labels.shape != (count,):
-            raise TypeError(
-                f"targets[{index}]['labels'] must be int64 of shape ({count},), one for each box, got {labels.dtype} "
-                f"of shape {tuple(labels.shape)}; convert: torch.as_tensor(labels, dtype=torch.int64)"
-            )
-        wrong = ((labels < 1) | (labels > num_classes)).nonzero()[:, 0].tolist()
-        if wrong:
-            raise ValueError(
-                f"targets[{index}]['labels'][{wrong[0]}] must be from 1 to {num_classes}, got {int(labels[wrong[0]])}; "
-                "0 is background, and num_classes counts the classes without it"
-            )
-        masks_shape = (count, *image.shape[1:])
-        if with_masks and target["masks"].shape != masks_shape:
-            raise ValueError(
-                f"targets[{index}]['masks'] must be of shape {masks_shape}, one mask of the image's size for each box, "
-                f"got {tuple(target['masks'].shape)}; were the image resized, or objects dropped, without their masks?"
-            )
+        size = (image.shape[1], image.shape[2])
+        _check_boxes(f"targets[{index}]['boxes']", target["boxes"], size)
+        _check_labels(f"targets[{index}]['labels']", target["labels"], len(target["boxes"]), num_classes)
+        if with_masks:
+            _check_masks(f"targets[{index}]['masks']", target["masks"], len(target["boxes"]), size)
     return targets
 
 
@@ -192,4 +177,32 @@ def _check_boxes(name: str, boxes: Tensor, size: Size) -> None:
         raise ValueError(
             f"{name}[{row}] must lie within its image of {height} x {width} pixels (H x W), got {boxes[row].tolist()}; "
             "are these boxes of the image before it was resized, or (x, y, width, height)?"
+        )
+
+
+def _check_labels(name: str, labels: Tensor, count: int, num_classes: int) -> None:
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
+        came = f"{labels.dtype} of shape {tuple(labels.shape)}" if isinstance(labels, Tensor) else type(labels).__name__
+        raise TypeError(
+            f"{name} must be int64 of shape ({count},), one for each box, got {came}; "
+            "convert: torch.as_tensor(labels, dtype=torch.int64)"
+        )
+    wrong = ((labels < 1) | (labels > num_classes)).nonzero()[:, 0].tolist()
+    if wrong:
+        raise ValueError(
+            f"{name}[{wrong[0]}] must be from 1 to {num_classes}, got {int(labels[wrong[0]])}; "
+            "0 is background, and num_classes counts the classes without it"
+        )
+
+
+def _check_masks(name: str, masks: Tensor, count: int, size: Size) -> None:
+    if masks.shape != (count, *size):
+        raise ValueError(
+            f"{name} must be of shape {(count, *size)}, one mask of the image's size for each box, "
+            f"got {tuple(masks.shape)}; were the image resized, or objects dropped, without their masks?"
+        )
+    if count > 0 and masks.max() > 1:
+        row = int((masks > 1).flatten(1).any(dim=1).nonzero()[0])
+        raise ValueError(
+            f"{name}[{row}] must be of 0 and 1, or False and True, got {masks[row].max():g}; write masks > 0"
         )

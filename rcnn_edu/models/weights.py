@@ -5,6 +5,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,12 @@ def save_checkpoint(
     """
     if len(categories) != model.num_classes:
         raise ValueError(f"categories must name the model's {model.num_classes} classes, got {list(categories)}")
-    write_tensors(path, model.state_dict(), {"preset": preset, "categories": list(categories), "options": options})
+    card = {"preset": preset, "categories": list(categories), "options": options, "transform": asdict(model.transform)}
+    write_tensors(path, model.state_dict(), card)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``. Nothing in it is executed.
+    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``, ``transform``. Nothing in it is executed.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_tensors`, or for a file that is no checkpoint.

@@ -1,6 +1,8 @@
 """Masks: the target that a RoI's mask head learns, and the way of its output back into the image."""
 
-import numpy as np
+import math
+import mmap
+
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
@@ -121,7 +123,12 @@ def _cell_weights(
 
 
 def _zeros(*shape: int, like: Tensor) -> Tensor:
-    """Return zeros that cost nothing where nothing is written: 100 masks fill 300 MB, and most pixels are in none."""
-    if like.device.type != "cpu":
+    """Return zeros that cost nothing where nothing is written: 100 masks fill 300 MB, and most pixels are in none.
+
+    ``torch.zeros`` writes every one of them, and numpy asks for pages so large that most are touched.
+    """
+    if like.device.type != "cpu" or 0 in shape:
         return like.new_zeros(shape)
-    return torch.from_numpy(np.zeros(shape, dtype=str(like.dtype).removeprefix("torch.")))  # zeroed only when touched
+    size = math.prod(shape) * like.element_size()
+    memory = mmap.mmap(-1, size, access=mmap.ACCESS_COPY)  # the system gives a page, of zeros, where one is touched
+    return torch.frombuffer(memory, dtype=like.dtype).view(shape)

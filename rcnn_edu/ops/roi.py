@@ -195,9 +195,10 @@ def _pool_adaptive(
     All of them make one embedding bag, as each backward pass of one fills a gradient as large as the table.
     """
     order, cells, weights, sizes = [], [], [], []
-    for span in torch.unique(spans, dim=0):
-        chosen = (spans == span).all(1).nonzero()[:, 0]
-        group_cells, group_weights = list_bags(chosen, *span.tolist())
+    distinct, group_of_roi = torch.unique(spans, dim=0, return_inverse=True)
+    for group, (ratio_x, ratio_y) in enumerate(distinct.tolist()):
+        chosen = (group_of_roi == group).nonzero()[:, 0]
+        group_cells, group_weights = list_bags(chosen, ratio_x, ratio_y)
         order.append(chosen)
         cells.append(group_cells.flatten())
         weights.append(group_weights.flatten())
