@@ -71,6 +71,7 @@ class RPN(nn.Module):
             feature_sizes = [(level.shape[2], level.shape[3]) for level in features]
             anchors = self.anchors(feature_sizes, features[0].device, objectness[0].dtype)
             proposals = self.propose(anchors, objectness, deltas, sizes)
+        torch.clear_autocast_cache()  # of biases cast without a graph: older versions give them to the losses
         return proposals, {} if targets is None else self.losses(features, torch.cat(anchors), targets, generator)
 
     def head(self, features: Pyramid) -> tuple[list[Float[Tensor, "B _"]], list[Float[Tensor, "B _ 4"]]]:
@@ -104,12 +105,11 @@ class RPN(nn.Module):
             order.append(chosen)
             cells = cells - height * width
         ordered = torch.cat(patches)[torch.cat(order).argsort()].flatten(1)  # (n, 9 C)
-        # Biases are added apart: under autocast, F.linear could be handed the copies that head() made without a graph.
-        hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1)) + self.conv.bias)
-        objectness = F.linear(hidden, self.objectness.weight.flatten(1)) + self.objectness.bias
-        deltas = F.linear(hidden, self.deltas.weight.flatten(1)) + self.deltas.bias
+        hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1), self.conv.bias))
+        objectness = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).view(len(anchors), -1, 4)
         each = torch.arange(len(anchors), device=anchors.device)
-        return objectness[each, kinds], deltas.unflatten(1, (-1, 4))[each, kinds]
+        return objectness[each, kinds], deltas[each, kinds]
 
     def propose(
         self,
