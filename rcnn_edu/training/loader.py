@@ -1,29 +1,17 @@
 """From a set of images to the batches of a run: which images a step sees follows from the step's number."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from rcnn_edu.datasets.coco import DetectionDataset
 from rcnn_edu.models.transform import Target
 from rcnn_edu.training.augment import augment
 
 Sample = tuple[Tensor, Target]
-
-
-class DetectionDataset(Protocol):
-    """Images with targets: ``SyntheticScenes``, ``CocoDataset``, or a class of one's own with these three."""
-
-    categories: Sequence[str]  # the classes' names, that of label 1 first
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, index: int, /) -> Sample:
-        """Return an image of shape (3, H, W) from 0 to 1, and its target."""
 
 
 class EndlessSamples(Dataset[Sample]):

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from rcnn_edu.datasets.coco import DetectionDataset
 from rcnn_edu.models.transform import Target
 from rcnn_edu.models.weights import read_tensors, write_tensors
-from rcnn_edu.training.loader import DetectionDataset, EndlessSamples, batches, mixed_seed
+from rcnn_edu.training.loader import EndlessSamples, batches, mixed_seed
 from rcnn_edu.training.log import Record, RunLog
 
 STATE = "training.safetensors"  # in the run's folder: what it needs to go on
