@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ FIELDS: dict[str, dict[str, type]] = {  # what a file must have; the rest is opt
 }
 
 
+@runtime_checkable
 class DetectionDataset(Protocol):
     """Images with targets: ``SyntheticScenes``, ``CocoDataset``, or a class of one's own with these three."""
 
@@ -136,7 +137,7 @@ class CocoDataset(Dataset[Sample]):
         area: float = width * height
         if self.has_masks:
             try:
-                area = int(mask_api.area(_to_rle(annotation["segmentation"], size)))
+                area = int(mask_api.area(to_rle(annotation["segmentation"], size)))
             except ValueError as error:
                 raise ValueError(f"{where} has a segmentation that {error}; correct or remove it") from error
         annotation["iscrowd"] = int(bool(annotation.get("iscrowd")))
@@ -170,7 +171,7 @@ class CocoDataset(Dataset[Sample]):
         if self.has_masks:
             masks = np.zeros((len(objects), *size), dtype=bool)
             for mask, each in zip(masks, objects, strict=True):
-                mask[:] = mask_api.decode(_to_rle(each["segmentation"], size))
+                mask[:] = mask_api.decode(to_rle(each["segmentation"], size))
             target["masks"] = torch.from_numpy(masks)
         return image, target
 
@@ -205,7 +206,7 @@ def _corners(bbox: Sequence[float], size: Size) -> tuple[float, float, float, fl
     return max(0, x), max(0, y), min(x + width, size[1]), min(y + height, size[0])
 
 
-def _to_rle(segmentation: object, size: Size) -> Json:
+def to_rle(segmentation: object, size: Size) -> Json:
     """Return an object's mask as compressed RLE: runs of pixels outside and inside by turns, column by column.
 
     Raises:

@@ -21,6 +21,7 @@ Size = tuple[int, int]  # (H, W)
 
 SUPERSAMPLING = 4  # shapes are drawn this much larger and shrunk, for smooth edges
 MIN_VISIBLE = 12  # pixels of an object that no other may hide
+MAX_SHARE = 0.9  # of the image's shorter side: the longer side of the largest objects
 ATTEMPTS = 12  # places tried for an object before the scene does without it
 
 
@@ -53,6 +54,8 @@ class SceneSettings:
             raise ValueError(f"num_objects must be the fewest and the most, got {self.num_objects}")
         if not 4 <= small <= large:
             raise ValueError(f"object_size must be the smallest, from 4 px, and the largest, got {self.object_size}")
+        if small > MAX_SHARE * min(self.size):
+            raise ValueError(f"object_size must begin well below the image's size {self.size}, got {self.object_size}")
         if not 0 <= self.crowding <= 0.9:
             raise ValueError(f"crowding must be from 0 to 0.9, got {self.crowding}")
 
@@ -153,12 +156,12 @@ def make_scene(settings: SceneSettings, rng: np.random.Generator) -> tuple[NDArr
     masks = np.zeros((settings.num_objects[1], height, width), dtype=bool)
     small, large = settings.object_size
     count = rng.integers(settings.num_objects[0], settings.num_objects[1] + 1)
-    sizes = np.exp(rng.uniform(math.log(small), math.log(min(large, 0.9 * min(settings.size))), count))
+    sizes = np.exp(rng.uniform(math.log(small), math.log(min(large, MAX_SHARE * min(settings.size))), count))
     for size in sorted(sizes.tolist(), reverse=True):  # the largest are the furthest back
         label = int(rng.integers(len(CATEGORIES))) + 1
         alpha = _silhouette(CATEGORIES[label - 1], size, settings.rotation, rng)
         solid = alpha >= 0.5
-        place = _find_place(solid, masks[: len(labels)], np.array(whole), settings.crowding, rng)
+        place = _find_place(solid, masks[: len(labels)], np.array(whole, dtype=np.int_), settings.crowding, rng)
         if place is None or solid.sum() < MIN_VISIBLE:
             continue
         y, x = place
