@@ -90,7 +90,8 @@ class RPN(nn.Module):
         That is what :meth:`head` says of them, from the 3 x 3 cells around each alone. The loss looks at 256 of 200,000
         anchors: with a graph of these only, a training step is spared most of the RPN's backward pass.
         """
-        cells, kinds = anchors // self.anchors.num_anchors_per_cell, anchors % self.anchors.num_anchors_per_cell
+        per_cell = self.anchors.num_anchors_per_cell
+        cells, kinds = anchors // per_cell, anchors % per_cell
         steps = torch.arange(-1, 2, device=anchors.device)
         down, across = steps.repeat_interleave(3), steps.repeat(3)
         order, patches = [], []
@@ -107,7 +108,7 @@ class RPN(nn.Module):
         ordered = torch.cat(patches)[torch.cat(order).argsort()].flatten(1)  # (n, 9 C)
         hidden = F.relu(F.linear(ordered, self.conv.weight.permute(0, 2, 3, 1).flatten(1), self.conv.bias))
         objectness = F.linear(hidden, self.objectness.weight.flatten(1), self.objectness.bias)
-        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).view(len(anchors), -1, 4)
+        deltas = F.linear(hidden, self.deltas.weight.flatten(1), self.deltas.bias).view(len(anchors), per_cell, 4)
         each = torch.arange(len(anchors), device=anchors.device)
         return objectness[each, kinds], deltas[each, kinds]
 
