@@ -5,7 +5,7 @@ The kinds are those of Hoiem et al. 2012 and of TIDE (Bolya et al. 2020); a dete
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,6 +88,7 @@ def error_breakdown(
 
 def judge(detections: COCO, ground_truth: COCO, iou_type: IouType, score_thresh: float) -> ErrorBreakdown:
     """Return the breakdown of what pycocotools has loaded; see :func:`error_breakdown`."""
+    shape = "bbox" if iou_type == "bbox" else "segmentation"
     judgements: list[Judgement] = []
     missed: list[int] = []
     for image_id in ground_truth.imgs:
@@ -95,7 +96,7 @@ def judge(detections: COCO, ground_truth: COCO, iou_type: IouType, score_thresh:
         sure = [d for d in detections.loadAnns(detections.getAnnIds(image_id)) if d["score"] >= score_thresh]
         sure.sort(key=lambda detection: detection["score"], reverse=True)
         crowd = np.array([annotation["iscrowd"] for annotation in objects], dtype=bool)
-        overlaps = iou(_shapes(sure, detections, iou_type), _shapes(objects, ground_truth, iou_type), crowd)
+        overlaps = iou([detection[shape] for detection in sure], [annotation[shape] for annotation in objects], crowd)
         overlaps = np.reshape(overlaps, (len(sure), len(objects)))  # pycocotools returns [] for none
         categories = np.array([annotation["category_id"] for annotation in objects])
         free = ~crowd
@@ -130,7 +131,3 @@ def _judge_one(overlap: NDArray[np.float64], right: Bools, crowd: Bools, free: B
         if len(hits):
             return kind, int(hits[overlap[hits].argmax()])  # of equals the last, as pycocotools has it
     return "background", None
-
-
-def _shapes(annotations: list[dict[str, Any]], loaded: COCO, iou_type: IouType) -> list[Any]:
-    return [annotation["bbox"] if iou_type == "bbox" else loaded.annToRLE(annotation) for annotation in annotations]

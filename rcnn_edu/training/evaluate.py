@@ -17,10 +17,9 @@ from pycocotools.cocoeval import COCOeval
 from torch import nn
 from tqdm.auto import tqdm
 
-from rcnn_edu.datasets.coco import as_coco
+from rcnn_edu.datasets.coco import DetectionDataset, as_coco
 from rcnn_edu.training.errors import ErrorBreakdown, IouType, judge
-from rcnn_edu.training.loader import DetectionDataset
-from rcnn_edu.training.results import Coco, Result, as_results, load_ground_truth, load_results
+from rcnn_edu.training.results import Coco, Result, load_ground_truth, load_results, to_results
 
 # COCO's twelve figures: precision, averaged over IoU thresholds or at one, of all objects or of small, medium and large
 # ones; and recall, with at most 1, 10 or 100 detections of a class in an image, or by size.
@@ -91,7 +90,7 @@ class Evaluation:
             [
                 f"{self.images} images, {self.objects} objects, {self.detections} detections{pace}",
                 *_table("COCO's figures", {name: row.figures for name, row in rows.items()}),
-                *_table("AP at IoU", {name: row.per_threshold for name, row in rows.items()}),
+                *_table("AP at IoU", {name: _named(row.per_threshold) for name, row in rows.items()}),
                 *_table("AP of", {name: row.per_class for name, row in rows.items()}),
                 *_table(
                     f"Detections that score at least {sure}, and objects they miss",
@@ -101,14 +100,14 @@ class Evaluation:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it as json can hold it; NaN becomes None."""
+        """Return all of it as json can hold it: NaN becomes None, and the curves have four decimals."""
         by_type = {
             iou_type: {
                 "figures": accuracy.figures,
                 "per_class": accuracy.per_class,
-                "per_threshold": {f"{threshold:.2f}": ap for threshold, ap in accuracy.per_threshold.items()},
-                "precision": accuracy.precision.tolist(),
-                "scores": accuracy.scores.tolist(),
+                "per_threshold": _named(accuracy.per_threshold),
+                "precision": accuracy.precision.round(4).tolist(),
+                "scores": accuracy.scores.round(4).tolist(),
                 "errors": {"score_thresh": accuracy.errors.score_thresh, **accuracy.errors.counts},
             }
             for iou_type, accuracy in self.accuracy.items()
@@ -116,6 +115,10 @@ class Evaluation:
         counts = {"images": self.images, "objects": self.objects, "detections": self.detections}
         jsonable: dict[str, Any] = _nan_to_none({**counts, "seconds_per_image": self.seconds_per_image, **by_type})
         return jsonable
+
+
+def _named(per_threshold: dict[float, float]) -> dict[str, float]:
+    return {f"{threshold:.2f}": ap for threshold, ap in per_threshold.items()}
 
 
 def _nan_to_none(value: Any) -> Any:
@@ -126,19 +129,17 @@ def _nan_to_none(value: Any) -> Any:
     return None if isinstance(value, float) and isnan(value) else value
 
 
-def _table(title: str, rows: Mapping[str, Mapping[Any, float]]) -> list[str]:
-    """Return the lines of a table; columns that do not fit side by side go below each other."""
-    columns = list(next(iter(rows.values())))
-    width = max([6, *(len(str(column)) for column in columns)]) + 1
-    fit = max(1, (WIDTH - 6) // width)
-    lines = ["", title]
-    for first in range(0, len(columns), fit):
-        part = columns[first : first + fit]
-        lines.append(" " * 6 + "".join(f"{column!s:>{width}}" for column in part))
-        lines += [
-            f"{name:6}" + "".join(f"{_shown(row[column]):>{width}}" for column in part) for name, row in rows.items()
-        ]
-    return lines
+def _table(title: str, rows: Mapping[str, Mapping[str, float]]) -> list[str]:
+    """Return the lines of a table; columns that do not fit side by side go below."""
+    margin = [f"{name:6}" for name in ("", *rows)]
+    lines, part = ["", title], margin
+    for column in next(iter(rows.values())):
+        cells = [column, *(_shown(row[column]) for row in rows.values())]
+        width = max(map(len, cells)) + 2
+        if part != margin and len(part[0]) + width > WIDTH:
+            lines, part = [*lines, *part], margin
+        part = [line + cell.rjust(width) for line, cell in zip(part, cells, strict=True)]
+    return [*lines, *part]
 
 
 def _shown(value: float) -> str:
@@ -215,7 +216,7 @@ def detect_all(
             if device.type != "cpu":
                 torch.accelerator.synchronize(device)
             seconds.append(time.perf_counter() - start)
-            results += as_results(detection, coco["images"][index]["id"], category_ids)
+            results += to_results(detection, coco["images"][index]["id"], category_ids)
     finally:
         model.train(was_training)
     return results, seconds
@@ -239,7 +240,7 @@ def evaluate_results(results: list[Result], coco: Coco, *, score_thresh: float =
     """
     ground_truth = load_ground_truth(coco)
     detections = load_results(results, ground_truth)
-    with_masks = all("segmentation" in shape for shape in [*results[:1], *coco["annotations"]])
+    with_masks = all(shape.get("segmentation") for shape in [*results[:1], *coco["annotations"]])
     iou_types: list[IouType] = ["bbox", "segm"] if with_masks else ["bbox"]
     return Evaluation(
         {iou_type: _accuracy(detections, ground_truth, iou_type, score_thresh) for iou_type in iou_types},
@@ -256,6 +257,7 @@ def _accuracy(detections: COCO, ground_truth: COCO, iou_type: IouType, score_thr
         evaluator.accumulate()
         evaluator.summarize()
     categories = ground_truth.dataset["categories"]
+    names = [category["name"] for category in categories]
     order = [list(evaluator.params.catIds).index(category["id"]) for category in categories]  # that of the labels
     # Of objects of all sizes, and with as many detections as it takes.
     precision, scores = (evaluator.eval[name][:, :, order, 0, -1].swapaxes(1, 2) for name in ("precision", "scores"))
@@ -266,9 +268,14 @@ def _accuracy(detections: COCO, ground_truth: COCO, iou_type: IouType, score_thr
         figures={
             name: nan if value < 0 else value for name, value in zip(FIGURES, evaluator.stats.tolist(), strict=True)
         },
-        per_class=dict(zip([c["name"] for c in categories], precision.mean(axis=(0, 2)).tolist(), strict=True)),
+        per_class=dict(zip(_distinct(names), precision.mean(axis=(0, 2)).tolist(), strict=True)),
         per_threshold=dict(zip(IOU_THRESHOLDS, per_threshold.tolist(), strict=True)),
         precision=precision,
         scores=scores,
         errors=judge(detections, ground_truth, iou_type, score_thresh),
     )
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """Return the names, those that are not the only ones of their kind with their label."""
+    return [name if names.count(name) == 1 else f"{name} ({label})" for label, name in enumerate(names, start=1)]

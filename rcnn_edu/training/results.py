@@ -12,6 +12,7 @@ import torch
 from pycocotools.coco import COCO
 from pycocotools.mask import encode
 
+from rcnn_edu.datasets.coco import to_rle
 from rcnn_edu.models.transform import Detection
 
 Coco = dict[str, Any]  # a dataset's images, categories and annotations, as as_coco gives them
@@ -20,7 +21,7 @@ Result = dict[str, Any]  # a detection's image_id, category_id, score, bbox (x, 
 SHAPES = ("bbox", "segmentation")  # what a result may hold, both or one of them
 
 
-def as_results(detection: Detection, image_id: int, category_ids: Sequence[int]) -> list[Result]:
+def to_results(detection: Detection, image_id: int, category_ids: Sequence[int]) -> list[Result]:
     """Return an image's detections in COCO's format; ``category_ids[0]`` is that of label 1.
 
     Masks become run lengths of where they exceed 0.5.
@@ -53,8 +54,16 @@ def as_results(detection: Detection, image_id: int, category_ids: Sequence[int])
 
 
 def load_ground_truth(coco: Coco) -> COCO:
-    """Return the dataset as pycocotools wants it, the annotations numbered from 1: an id of 0 is none to it."""
-    annotations = [{"iscrowd": 0, **annotation, "id": n} for n, annotation in enumerate(coco["annotations"], start=1)]
+    """Return the dataset as pycocotools wants it: masks as compressed RLE, annotations numbered from 1.
+
+    To pycocotools, a match with number 0 is none.
+    """
+    sizes = {image["id"]: (image["height"], image["width"]) for image in coco["images"]}
+    annotations = []
+    for number, annotation in enumerate(coco["annotations"], start=1):
+        annotations.append({"iscrowd": 0, **annotation, "id": number})
+        if annotation.get("segmentation"):
+            annotations[-1]["segmentation"] = to_rle(annotation["segmentation"], sizes[annotation["image_id"]])
     return _indexed({**coco, "annotations": annotations})
 
 
@@ -62,13 +71,25 @@ def load_results(results: list[Result], ground_truth: COCO) -> COCO:
     """Return the results as pycocotools wants them, numbered from 1.
 
     Raises:
-        ValueError: for results that are not in COCO's format, or not of this dataset.
+        ValueError: for results that are not in COCO's format, or not of this dataset; the message names the first.
     """
-    check_results(results, ground_truth)
+    if not isinstance(results, list):
+        raise ValueError(
+            f"results must be a list of detections, got {type(results).__name__}; a file with images, annotations and "
+            "categories is a dataset, not results"
+        )
     if not results:  # loadRes looks at the first one
         return _indexed({**ground_truth.dataset, "annotations": []})
+    shapes = [shape for shape in SHAPES if any(isinstance(result, dict) and shape in result for result in results)]
+    fields = ["image_id", "category_id", "score", *(shapes or SHAPES[:1])]
+    checked = []
+    for index, result in enumerate(results):
+        try:
+            checked.append(_checked(result, fields, ground_truth))
+        except ValueError as error:
+            raise ValueError(f"results[{index}] {error}") from error
     with redirect_stdout(io.StringIO()):
-        return ground_truth.loadRes([dict(result) for result in results])
+        return ground_truth.loadRes(checked)
 
 
 def _indexed(dataset: Coco) -> COCO:
@@ -79,52 +100,34 @@ def _indexed(dataset: Coco) -> COCO:
     return loaded
 
 
-def check_results(results: list[Result], ground_truth: COCO) -> None:
-    """Raise a clear error unless ``results`` are detections in COCO's format in images of this dataset.
-
-    Raises:
-        ValueError: for anything else; the message names the result and the field.
-    """
-    if not isinstance(results, list):
-        raise ValueError(
-            f"results must be a list of detections, got {type(results).__name__}; a file with images, annotations and "
-            "categories is a dataset, not results"
-        )
-    shapes = [shape for shape in SHAPES if any(isinstance(result, dict) and shape in result for result in results)]
-    needed = ["image_id", "category_id", "score", *(shapes or SHAPES[:1])]
-    for index, result in enumerate(results):
-        problem = _problem(result, needed, ground_truth)
-        if problem:
-            raise ValueError(f"results[{index}] {problem}")
-
-
-def _problem(result: Result, needed: list[str], ground_truth: COCO) -> str:
-    """Return what is wrong with a result, or nothing."""
+def _checked(result: Result, fields: list[str], ground_truth: COCO) -> Result:
+    """Return a copy of a result, its mask as compressed RLE; the error's message goes on after the result's name."""
     if not isinstance(result, dict):
-        return f"must be a dict with {needed}, got {type(result).__name__}"
-    missing = [name for name in needed if name not in result]
+        raise ValueError(f"must be a dict with {fields}, got {type(result).__name__}")
+    missing = [name for name in fields if name not in result]
     if missing:
-        return f"must have {needed}, as others have, got {sorted(result)}: add {missing}"
+        raise ValueError(f"must have {fields}, as others have, got {sorted(result)}: add {missing}")
     image_id, category_id = result["image_id"], result["category_id"]
     if not (isinstance(image_id, Hashable) and image_id in ground_truth.imgs):
-        return f"is of image {image_id!r}, which the dataset has not; are the results of another dataset or split?"
+        raise ValueError(f"is of image {image_id!r}, which the dataset has not; is it of another dataset or split?")
     if not (isinstance(category_id, Hashable) and category_id in ground_truth.cats):
-        return (
+        raise ValueError(
             f"is of category {category_id!r}, but the dataset has {sorted(ground_truth.cats)}; "
             "category_id is the dataset's id, not the model's label"
         )
     if not _is_number(result["score"]):
-        return f"must have a finite number as its score, got {result['score']!r}; did the training diverge?"
-    if "bbox" in needed and not _is_box(result["bbox"]):
-        return f"must have a finite bbox of [x, y, width, height], got {result['bbox']!r}"
+        raise ValueError(f"must have a finite number as its score, got {result['score']!r}; did the training diverge?")
+    if "bbox" in fields and not _is_box(result["bbox"]):
+        raise ValueError(f"must have a finite bbox of [x, y, width, height], got {result['bbox']!r}; correct it")
+    if "segmentation" not in fields:
+        return dict(result)
     image = ground_truth.imgs[image_id]
-    if "segmentation" in needed and not _is_rle(result["segmentation"], [image["height"], image["width"]]):
-        size = result["segmentation"].get("size") if isinstance(result["segmentation"], dict) else None
-        return (
-            f"must have a segmentation {{'size': [{image['height']}, {image['width']}], 'counts': '…'}}, a compressed "
-            f"RLE of its image's size (H, W), got size {size} in a {type(result['segmentation']).__name__}"
-        )
-    return ""
+    try:
+        return {**result, "segmentation": to_rle(result["segmentation"], (image["height"], image["width"]))}
+    except ValueError as error:
+        raise ValueError(
+            f"has a segmentation that {error}; masks must be of the whole image as it is stored"
+        ) from error
 
 
 def _is_number(value: object) -> bool:
@@ -133,7 +136,3 @@ def _is_number(value: object) -> bool:
 
 def _is_box(value: object) -> bool:
     return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)) and min(value[2:]) >= 0
-
-
-def _is_rle(value: object, size: list[int]) -> bool:
-    return isinstance(value, dict) and value.get("size") == size and isinstance(value.get("counts"), (str, bytes))

@@ -10,7 +10,7 @@ from pycocotools.cocoeval import COCOeval
 
 from rcnn_edu.training.errors import KINDS, IouType, Judgement, error_breakdown
 from rcnn_edu.training.results import Result, load_ground_truth, load_results
-from tests.training.test_evaluate import dataset_of, found, thing
+from tests.training.cases import dataset_of, found, thing
 
 A, B = 1, 2
 BOX = [100, 100, 100, 100]
@@ -37,7 +37,7 @@ def judged(annotations: list[dict[str, Any]], results: list[Result], iou_type: I
         (B, [100, 100, 9, 100], "background"),
     ],
 )
-def test_one_object_and_one_detection(category: int, box: list[float], kind: str, iou_type: IouType) -> None:
+def test_one_object_and_one_detection(category: int, box: list[int], kind: str, iou_type: IouType) -> None:
     breakdown = error_breakdown([found(category, box, 0.9)], dataset_of([thing(A, BOX)]), iou_type)
     assert breakdown.judgements == [Judgement(0, kind, None if kind == "background" else 0)]
     assert breakdown.missed == ([] if kind == "correct" else [0])
@@ -131,7 +131,7 @@ def test_every_detection_and_every_object_counts_once(
     sure = [number for number, result in enumerate(results) if result["score"] >= 0.5]
     assert sorted(judgement.result for judgement in breakdown.judgements) == sure
     assert sum(breakdown.counts[kind] for kind in KINDS) == len(sure)
-    hit = [judgement.annotation for judgement in breakdown.judgements if judgement.kind == "correct"]
+    hit = [j.annotation for j in breakdown.judgements if j.kind == "correct" and j.annotation is not None]
     objects = [number for number, annotation in enumerate(annotations) if not annotation["iscrowd"]]
     assert sorted([*hit, *breakdown.missed]) == objects
     for first, second in pairwise(breakdown.judgements):  # the best first, image by image

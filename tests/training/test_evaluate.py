@@ -17,42 +17,12 @@ from torch import Tensor, nn
 from rcnn_edu.datasets.coco import as_coco
 from rcnn_edu.datasets.scenes import SceneSettings, SyntheticScenes
 from rcnn_edu.models import tiny_cascade_rcnn, tiny_faster_rcnn
-from rcnn_edu.training.evaluate import FIGURES, IOU_THRESHOLDS, RECALLS, IouType, detect_all, evaluate, evaluate_results
+from rcnn_edu.training.errors import IouType
+from rcnn_edu.training.evaluate import FIGURES, IOU_THRESHOLDS, RECALLS, detect_all, evaluate, evaluate_results
 from rcnn_edu.training.results import Coco, Result
+from tests.training.cases import SIDE, dataset_of, found, polygon_of, thing
 
-SIDE = 300
 IOU_TYPES: list[IouType] = ["bbox", "segm"]
-
-
-def dataset_of(annotations: list[dict[str, Any]], categories: dict[int, str] | None = None, images: int = 1) -> Coco:
-    categories = categories if categories is not None else {1: "a", 2: "b", 3: "c"}
-    return {
-        "images": [{"id": n, "file_name": f"{n}.png", "height": SIDE, "width": SIDE} for n in range(1, images + 1)],
-        "categories": [{"id": number, "name": name} for number, name in categories.items()],
-        "annotations": [{"id": n, **annotation} for n, annotation in enumerate(annotations, start=1)],
-    }
-
-
-def rle_of(box: list[float]) -> dict[str, Any]:
-    (rle,) = coco_mask.frPyObjects([polygon_of(box)], SIDE, SIDE)
-    return {"size": rle["size"], "counts": rle["counts"].decode("ascii")}
-
-
-def polygon_of(box: list[float]) -> list[float]:
-    x, y, w, h = box
-    return [x, y, x + w, y, x + w, y + h, x, y + h]
-
-
-def thing(category: int, box: list[float], *, image: int = 1, crowd: bool = False) -> dict[str, Any]:
-    """Return the annotation of an object that fills its box, or of a crowd."""
-    shape = {"bbox": box, "segmentation": rle_of(box), "area": box[2] * box[3]}
-    return {"image_id": image, "category_id": category, "iscrowd": int(crowd), **shape}
-
-
-def found(category: int, box: list[float], score: float, *, image: int = 1) -> Result:
-    """Return a detection that fills its box."""
-    shape = {"bbox": box, "segmentation": rle_of(box)}
-    return {"image_id": image, "category_id": category, "score": score, **shape}
 
 
 class Recites(nn.Module):
@@ -75,22 +45,23 @@ def scenes() -> SyntheticScenes:
 @pytest.fixture(scope="module")
 def guesses(scenes: SyntheticScenes) -> list[Result]:
     """Detections of every sort: most objects moved a little, some twice, some of another class, some nowhere."""
-    coco, rng = as_coco(scenes), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     results: list[Result] = []
-    for annotation in coco["annotations"]:
-        for _ in range(rng.choice([0, 1, 1, 2])):
-            rle = annotation["segmentation"]
-            moved = np.roll(coco_mask.decode(rle), rng.integers(-2, 3, 2), axis=(0, 1))
-            rle = coco_mask.encode(np.asfortranarray(moved))
-            box = (np.array(annotation["bbox"]) + rng.normal(0, 2, 4)).clip(1)
-            result = {
-                "image_id": annotation["image_id"],
-                "category_id": annotation["category_id"] if rng.uniform() < 0.8 else int(rng.integers(1, 5)),
-                "score": float(rng.uniform().round(1)),  # so that some are equal
-                "bbox": box.tolist(),
-                "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
-            }
-            results.append(result)
+    for index in range(len(scenes)):
+        target = {name: values.numpy() for name, values in scenes[index][1].items()}
+        for label, box, mask in zip(target["labels"], target["boxes"], target["masks"], strict=True):
+            for _ in range(rng.choice([0, 1, 1, 2])):
+                moved = np.roll(mask, rng.integers(-1, 2, 2), axis=(0, 1))
+                x1, y1, x2, y2 = box + rng.normal(0, 2, 4)
+                rle = coco_mask.encode(np.asfortranarray(moved, dtype=np.uint8))
+                result = {
+                    "image_id": index + 1,
+                    "category_id": int(label) if rng.uniform() < 0.8 else int(rng.integers(1, 5)),
+                    "score": round(rng.uniform(), 1),  # so that some are equal
+                    "bbox": [float(x1), float(y1), float(max(x2 - x1, 1)), float(max(y2 - y1, 1))],
+                    "segmentation": {"size": rle["size"], "counts": rle["counts"].decode("ascii")},
+                }
+                results.append(result)
     return results
 
 
@@ -271,6 +242,12 @@ def test_classes_keep_their_names_whatever_their_ids() -> None:
     assert accuracy.figures["AP"] == pytest.approx(0.5)  # of the two that there are
 
 
+def test_two_classes_of_one_name_are_told_apart() -> None:
+    coco = dataset_of([thing(1, [0, 0, 50, 50]), thing(2, [100, 0, 50, 50])], {1: "cell", 2: "cell"})
+    accuracy = evaluate_results([found(2, [100, 0, 50, 50], 0.9)], coco)["bbox"]
+    assert accuracy.per_class == pytest.approx({"cell (1)": 0, "cell (2)": 1})
+
+
 def test_an_annotation_may_be_number_0_and_say_nothing_of_crowds() -> None:
     annotation = {**thing(1, [0, 0, 50, 50]), "id": 0}
     del annotation["iscrowd"]
@@ -280,13 +257,15 @@ def test_an_annotation_may_be_number_0_and_say_nothing_of_crowds() -> None:
 
 def test_polygons_and_uncompressed_run_lengths_are_masks_too() -> None:
     box = [10, 20, 50, 60]
-    uncompressed = {"size": [SIDE, SIDE], "counts": [0, 0]}
-    columns = coco_mask.decode(rle_of(box)).flatten(order="F")
-    edges = np.flatnonzero(np.diff(columns)) + 1
-    uncompressed["counts"] = np.diff([0, *edges, columns.size]).tolist()
+    columns = [60, SIDE - 60] * 49 + [60]  # of 50 columns, 60 pixels inside and those to the next one
+    start = 10 * SIDE + 20
+    uncompressed = {"size": [SIDE, SIDE], "counts": [start, *columns, SIDE**2 - start - sum(columns)]}
     for segmentation in ([polygon_of(box)], uncompressed):
-        coco = dataset_of([{**thing(1, box), "segmentation": segmentation}])
-        assert evaluate_results([found(1, box, 0.9)], coco)["segm"].figures["AP"] == pytest.approx(1)
+        annotation, result = ({**each, "segmentation": segmentation} for each in (thing(1, box), found(1, box, 0.9)))
+        assert evaluate_results([found(1, box, 0.9)], dataset_of([annotation]))["segm"].figures["AP"] == pytest.approx(
+            1
+        )
+        assert evaluate_results([result], dataset_of([thing(1, box)]))["segm"].figures["AP"] == pytest.approx(1)
 
 
 def test_only_what_is_there_is_measured() -> None:
@@ -297,6 +276,7 @@ def test_only_what_is_there_is_measured() -> None:
     annotation_without_mask = {name: value for name, value in boxed.items() if name != "segmentation"}
     assert list(evaluate_results([without_mask], dataset_of([boxed])).accuracy) == ["bbox"]
     assert list(evaluate_results([result], dataset_of([annotation_without_mask])).accuracy) == ["bbox"]
+    assert list(evaluate_results([result], dataset_of([{**boxed, "segmentation": []}])).accuracy) == ["bbox"]
     evaluation = evaluate_results([without_box], dataset_of([boxed]))
     assert [evaluation[iou_type].figures["AP"] for iou_type in IOU_TYPES] == pytest.approx([1, 1])
 
@@ -308,12 +288,13 @@ def test_nothing_that_is_given_is_changed(scenes: SyntheticScenes, guesses: list
     assert (coco, guesses) == before
 
 
-def test_results_survive_a_file(scenes: SyntheticScenes) -> None:
+def test_results_survive_a_file() -> None:
     torch.manual_seed(0)
-    results, _ = detect_all(tiny_cascade_rcnn(mask=True), scenes)
-    coco = json.loads(json.dumps(as_coco(scenes)))
-    again = evaluate_results(json.loads(json.dumps(results)), coco)
-    assert again.to_json() == evaluate_results(results, as_coco(scenes)).to_json()
+    dataset = SyntheticScenes(1)
+    results, _ = detect_all(tiny_cascade_rcnn(mask=True), dataset)
+    coco = as_coco(dataset)
+    again = evaluate_results(json.loads(json.dumps(results)), json.loads(json.dumps(coco)))
+    assert again.to_json() == evaluate_results(results, coco).to_json()
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -370,9 +351,10 @@ GOOD = found(1, [0, 0, 50, 50], 0.9)
         ([{**GOOD, "bbox": [0, 0, 5]}], "must have a finite bbox"),
         (
             [{**GOOD, "segmentation": {"size": [SIDE, 200], "counts": "x"}}],
-            r"results\[0\] must have a segmentation \{'size': \[300, 300\].* got size \[300, 200\] in a dict",
+            r"results\[0\] has a segmentation that is of size \[300, 200\] on an image of size \[300, 300\]",
         ),
-        ([{**GOOD, "segmentation": [[0, 0, 9, 0, 9, 9]]}], "got size None in a list"),
+        ([{**GOOD, "segmentation": {"size": [SIDE, SIDE], "counts": "PY2"}}], "a segmentation that is damaged"),
+        ([{**GOOD, "segmentation": "a mask"}], "a segmentation that is neither polygons nor RLE"),
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
