@@ -110,7 +110,9 @@ def parser() -> argparse.ArgumentParser:
     detect.add_argument("--out", required=True, metavar="FOLDER", help="for the pictures and detections.json")
     detect.add_argument("--model", default="tiny_mask_rcnn", help=MODEL_HELP)
     detect.add_argument("--score-thresh", type=float, default=0.5, help="of what is drawn (default: %(default)s)")
-    detect.add_argument("--multi-scale", action="store_true", help="look at several scales, and mirrored: slower, better")
+    detect.add_argument(
+        "--multi-scale", action="store_true", help="look at several scales, and mirrored: slower, better"
+    )
     detect.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
     _add_device(detect)
 

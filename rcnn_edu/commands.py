@@ -19,7 +19,7 @@ from rcnn_edu.models.presets import BUILDERS, CHECKPOINTS
 from rcnn_edu.models.transform import Detection
 from rcnn_edu.training import TrainSettings, to_results
 from rcnn_edu.training import evaluate as evaluate_model
-from rcnn_edu.training import train as run_training
+from rcnn_edu.training import train as train_model
 
 MODEL = "model.safetensors"  # in a run's folder: the trained detector
 COCO = "COCO_V1"
@@ -46,7 +46,7 @@ def train(options: argparse.Namespace) -> None:
     if options.min_size:
         largest = round(options.min_size * model.transform.max_size / model.transform.min_size)
         model.transform = replace(model.transform, min_size=options.min_size, max_size=largest)
-    run_training(
+    train_model(
         model,
         dataset,
         options.out,

@@ -18,6 +18,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from PIL import Image
 from pycocotools import mask as mask_api
 from torch import Tensor
@@ -171,7 +172,7 @@ class CocoDataset(Dataset[Sample]):
         if self.has_masks:
             masks = np.zeros((len(objects), *size), dtype=bool)
             for mask, each in zip(masks, objects, strict=True):
-                mask[:] = mask_api.decode(to_rle(each["segmentation"], size))
+                mask[:] = from_rle(to_rle(each["segmentation"], size))
             target["masks"] = torch.from_numpy(masks)
         return image, target
 
@@ -243,6 +244,18 @@ def _polygons_to_rle(polygons: list[Any], size: Size) -> Json:
     if not whole:
         return cast(Json, mask_api.encode(np.zeros(size, dtype=np.uint8, order="F")))
     return cast(Json, mask_api.merge(mask_api.frPyObjects(whole, *size)))
+
+
+def from_rle(rle: Json) -> NDArray[np.bool_]:
+    """Return the mask, of shape (H, W), of a sound compressed RLE, such as :func:`to_rle` gives.
+
+    As ``pycocotools.mask.decode`` does, which numpy 2 warns of.
+    """
+    height, width = rle["size"]
+    counts = rle["counts"]
+    runs = _run_lengths(counts if isinstance(counts, str) else counts.decode("ascii"))
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(width, height).T
 
 
 def _run_lengths(text: str) -> list[int]:

@@ -53,7 +53,7 @@ def draw_detections(
         box = [coordinate * scale for coordinate in detection["boxes"][i].tolist()]
         draw.rectangle(box, outline=colour, width=line)
         text = f"{name} {scores[i]:.2f}" if "scores" in detection else name
-        left, top, right, bottom = draw.textbbox((0, 0), text, font=font)
+        _, _, right, bottom = draw.textbbox((0, 0), text, font=font)
         x = min(max(box[0], 0), max(0, size[1] - right - 2 * line))
         y = box[1] - bottom - 2 * line if box[1] >= bottom + 2 * line else box[1]  # above the box where there is room
         draw.rectangle((x, y, x + right + 2 * line, y + bottom + 2 * line), fill=colour)

@@ -142,7 +142,7 @@ def save_checkpoint(
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``, ``transform``. Nothing in it is executed.
+    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``, ``transform``.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_tensors`, or for a file that is no checkpoint.
@@ -163,7 +163,9 @@ def write_tensors(path: str | os.PathLike[str], tensors: StateDict, card: Mappin
         save_file(tensors, partial, metadata=metadata)
         partial.replace(path)
     except SafetensorError as error:  # a full disk is one of these too
-        raise OSError(f"cannot write {path} ({error}); is there space left? what was there before is as it was") from error
+        raise OSError(
+            f"cannot write {path} ({error}); is there space left? what was there before is as it was"
+        ) from error
     finally:
         partial.unlink(missing_ok=True)
 

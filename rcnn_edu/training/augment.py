@@ -50,7 +50,7 @@ def flip_horizontally(image: Float[Tensor, "3 H W"], target: Target) -> tuple[Fl
 def zoom(
     image: Float[Tensor, "3 H W"], target: Target, scale: float, generator: torch.Generator
 ) -> tuple[Float[Tensor, "3 H W"], Target]:
-    """Return the picture ``scale`` times as large, in the frame of the old one: a random cut of it, or grey around it."""
+    """Return the picture ``scale`` times as large in a frame of the old size: a random cut, or with grey around it."""
     height, width = image.shape[1:]
     new_height, new_width = max(1, round(scale * height)), max(1, round(scale * width))
     top, left = (

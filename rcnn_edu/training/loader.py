@@ -19,18 +19,19 @@ class EndlessSamples(Dataset[Sample]):
 
     def __init__(self, dataset: DetectionDataset, seed: int, flip: bool, scale_range: tuple[float, float]) -> None:
         self.dataset, self.seed, self.flip, self.scale_range = dataset, seed, flip, scale_range
-        self.order = lru_cache(maxsize=2)(self._order)
-
-    def _order(self, epoch: int) -> list[int]:
-        generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch))
-        return torch.randperm(len(self.dataset), generator=generator).tolist()
 
     def __getitem__(self, k: int) -> Sample:
         """Return sample ``k``."""
         epoch, place = divmod(k, len(self.dataset))
-        image, target = self.dataset[self.order(epoch)[place]]
+        image, target = self.dataset[_order(len(self.dataset), self.seed, epoch)[place]]
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, k))
         return augment(image, target, generator, flip=self.flip, scale_range=self.scale_range)
+
+
+@lru_cache(maxsize=2)  # a batch may lie across two epochs
+def _order(length: int, seed: int, epoch: int) -> list[int]:
+    generator = torch.Generator().manual_seed(mixed_seed(seed, epoch))
+    return torch.randperm(length, generator=generator).tolist()
 
 
 def batches(
@@ -38,15 +39,15 @@ def batches(
 ) -> Iterator[tuple[list[Tensor], list[Target]]]:
     """Yield this process's share of the batch of each step, images before targets."""
     share = batch_size // world_size
-    numbers = [
-        list(range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)) for step in steps
-    ]
+    numbers = [list(range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)) for step in steps]
     loader = DataLoader(
         samples,
         batch_sampler=numbers,
         num_workers=workers,
         collate_fn=_as_lists,
-        multiprocessing_context="spawn" if workers else None,  # a fork would inherit the threads' locks, not the threads
+        multiprocessing_context="spawn"
+        if workers
+        else None,  # a fork would inherit the threads' locks, not the threads
         persistent_workers=workers > 0,
     )
     yield from loader

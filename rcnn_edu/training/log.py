@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +66,7 @@ class RunLog:
         if self.on_record is not None:
             self.on_record(record)
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "RunLog":
         """Return itself."""
         return self
 

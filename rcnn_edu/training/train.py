@@ -137,15 +137,21 @@ def train(
             for step, (images, targets) in zip(steps, loader, strict=True):
                 generator.manual_seed(mixed_seed(settings.seed, step, rank))
                 losses = run.step(network, step, *_move(images, targets, device), generator)
-                log.add(step, losses, settings.learning_rate_at(step))
+                log.add(step, _mean_over_processes(losses), settings.learning_rate_at(step))
                 if rank == 0 and ((step + 1) % save_every == 0 or step + 1 == settings.steps):
                     run.save(folder, step + 1)
         model.load_state_dict(run.result())
 
 
-def _move(
-    images: list[Tensor], targets: list[Target], device: torch.device
-) -> tuple[list[Tensor], list[Target]]:
+def _mean_over_processes(losses: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not dist.is_initialized():
+        return losses
+    values = torch.stack(list(losses.values())) / dist.get_world_size()
+    dist.all_reduce(values)
+    return dict(zip(losses, values, strict=True))
+
+
+def _move(images: list[Tensor], targets: list[Target], device: torch.device) -> tuple[list[Tensor], list[Target]]:
     moved = [{name: values.to(device, non_blocking=True) for name, values in target.items()} for target in targets]
     return [image.to(device, non_blocking=True) for image in images], moved
 
@@ -219,7 +225,9 @@ class _Run:
         settings = json.loads(json.dumps(asdict(self.settings)))  # tuples as the lists that they are in the file
         if "step" not in card or card["settings"] != settings:
             before = card.get("settings", {})
-            changed = [f"{name} {before.get(name)} -> {new}" for name, new in settings.items() if before.get(name) != new]
+            changed = [
+                f"{name} {before.get(name)} -> {new}" for name, new in settings.items() if before.get(name) != new
+            ]
             raise ValueError(
                 f"{path} is of a run with other settings ({', '.join(changed)}); "
                 "train into another folder, or with the old settings to go on"
