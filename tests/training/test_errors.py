@@ -4,7 +4,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools.cocoeval import COCOeval
 
@@ -46,6 +46,11 @@ def test_one_object_and_one_detection(category: int, box: list[int], kind: str, 
 
 def test_the_better_detection_finds_the_object_and_the_other_is_its_duplicate() -> None:
     assert judged([thing(A, BOX)], [found(A, BOX, 0.6), found(A, [100, 100, 80, 100], 0.9)]) == ["duplicate", "correct"]
+
+
+def test_an_object_may_be_found_and_mistaken_as_well() -> None:
+    results = [found(A, BOX, 0.9), found(B, BOX, 0.8), found(A, [100, 100, 30, 100], 0.7)]
+    assert judged([thing(A, BOX)], results) == ["correct", "confusion", "localisation"]
 
 
 def test_of_equal_detections_the_first_finds_the_object() -> None:
@@ -139,8 +144,14 @@ def test_every_detection_and_every_object_counts_once(
         assert (one["image_id"], -one["score"]) <= (two["image_id"], -two["score"])
 
 
+# The first detection overlaps both objects equally; the second is correct only if that leaves it the right-hand one.
+BETWEEN = [found(A, [10, 0, 100, 100], 0.9), found(A, [45, 0, 100, 100], 0.8)]
+
+
 @pytest.mark.parametrize("iou_type", IOU_TYPES)
 @given(annotations=st.lists(things, max_size=8), results=st.lists(detections, max_size=8))
+@example(annotations=[thing(A, [0, 0, 100, 100]), thing(A, [20, 0, 100, 100])], results=BETWEEN)
+@example(annotations=[thing(A, [20, 0, 100, 100]), thing(A, [0, 0, 100, 100])], results=BETWEEN)
 def test_what_is_correct_or_ignored_is_so_to_pycocotools(
     iou_type: IouType, annotations: list[dict[str, Any]], results: list[Result]
 ) -> None:

@@ -240,6 +240,7 @@ def test_classes_keep_their_names_whatever_their_ids() -> None:
     assert math.isnan(accuracy.per_class["absent"])
     assert accuracy.per_class["first"] == 0
     assert accuracy.figures["AP"] == pytest.approx(0.5)  # of the two that there are
+    assert accuracy.per_threshold == pytest.approx(dict.fromkeys(IOU_THRESHOLDS, 0.5))
 
 
 def test_two_classes_of_one_name_are_told_apart() -> None:
