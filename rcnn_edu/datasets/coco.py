@@ -34,6 +34,7 @@ FIELDS: dict[str, dict[str, type]] = {  # what a file must have; the rest is opt
     "categories": {"id": int, "name": str},
     "annotations": {"id": int, "image_id": int, "category_id": int, "bbox": list},
 }
+MAX_SIDE = 65535  # of an image: COCO's runs of pixels are counted with 32 bits
 
 
 @runtime_checkable
@@ -126,14 +127,15 @@ class CocoDataset(Dataset[Sample]):
                 f"{where} must have a bbox of four numbers, x, y, width and height, got {bbox}; correct it"
             )
         x, y, width, height = bbox
-        x1, y1, x2, y2 = np.array(_corners(bbox, size), dtype=np.float32)
-        empty = min(width, height) <= 0 or (self.has_masks and not annotation.get("segmentation"))
-        if not empty and not (0 <= x + width / 2 <= size[1] and 0 <= y + height / 2 <= size[0]):
+        if min(width, height) <= 0 or (self.has_masks and not annotation.get("segmentation")):
+            return False
+        if not (0 <= x + width / 2 <= size[1] and 0 <= y + height / 2 <= size[0]):
             raise ValueError(
                 f"{where} has the bbox {bbox}, whose centre is outside its image of {size[0]} x {size[1]} pixels "
                 "(H x W); a bbox is x, y, width and height: are these two corners, or fractions of another size?"
             )
-        if empty or x1 >= x2 or y1 >= y2:
+        x1, y1, x2, y2 = np.array(_corners(bbox, size), dtype=np.float32)  # as an item has them
+        if x1 >= x2 or y1 >= y2:
             return False
         area: float = width * height
         if self.has_masks:
@@ -196,8 +198,11 @@ def _read(file: Path) -> Json:
                         f"{file}: {part}[{place}] must have {name!r}, of type {kind.__name__}, got "
                         f"{reprlib.repr(entry)}; correct it, or export the file again"
                     )
-            if part == "images" and min(entry["height"], entry["width"]) < 1:
-                raise ValueError(f"{file}: {part}[{place}] must have a size, got {reprlib.repr(entry)}; correct it")
+            if part == "images" and not all(0 < entry[side] <= MAX_SIDE for side in ("height", "width")):
+                raise ValueError(
+                    f"{file}: {part}[{place}] must have sides from 1 to {MAX_SIDE} pixels, got {reprlib.repr(entry)}; "
+                    "correct it"
+                )
     return {"info": {}, **coco}
 
 
@@ -298,7 +303,7 @@ def read_image(path: str | os.PathLike[str]) -> Float[Tensor, "3 H W"]:
                 pixels = np.asarray(image).astype(np.float32) / 65535
                 if pixels.min() < 0 or pixels.max() > 1:
                     raise ValueError("it holds numbers of more than 16 bits")
-                return torch.from_numpy(pixels).expand(3, -1, -1).contiguous()
+                return torch.from_numpy(pixels).repeat(3, 1, 1)
             # By way of RGBA, because a palette may be transparent in parts.
             opaque = image.convert("RGBA").convert("RGB") if image.mode in ("P", "PA") else image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # all of these are Pillow's

@@ -19,6 +19,10 @@ def square(rng: np.random.Generator) -> scenes.Floats:
     return np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
 
 
+def items(dataset: SyntheticScenes) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    return [dataset[index] for index in range(len(dataset))]
+
+
 def box_around(mask: Tensor) -> list[float]:
     y, x = mask.nonzero().unbind(dim=1)
     return [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
@@ -55,7 +59,7 @@ def test_masks_are_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(scenes, "_ground", lambda size, rng: np.zeros((*size, 3)))
     monkeypatch.setattr(scenes, "_paint", paint)
     hidden = 0
-    for image, target in SyntheticScenes(20, settings=SceneSettings((64, 96), (2, 4), (16, 60), crowding=0.9)):
+    for image, target in items(SyntheticScenes(20, settings=SceneSettings((64, 96), (2, 4), (16, 60), crowding=0.9))):
         numbers = torch.arange(1, len(target["masks"]) + 1)[:, None, None]
         assert torch.equal((image * 4).round(), (numbers * target["masks"]).sum(dim=0).expand(3, -1, -1).float())
         assert painted == sorted(painted, key=lambda each: -each[0])  # the smaller in front
@@ -70,7 +74,9 @@ def test_crowding_lets_objects_hide_one_another(monkeypatch: pytest.MonkeyPatch,
     for name in scenes.OUTLINES:
         monkeypatch.setitem(scenes.OUTLINES, name, square)
     lacking = []
-    for _, target in SyntheticScenes(10, settings=SceneSettings(num_objects=(6, 9), crowding=crowding, rotation=0)):
+    for _, target in items(
+        SyntheticScenes(10, settings=SceneSettings(num_objects=(6, 9), crowding=crowding, rotation=0))
+    ):
         lacking += (sides(target["boxes"]).prod(dim=1) - target["masks"].sum(dim=(1, 2))).tolist()
     assert (max(lacking) > 4) == hides
 
@@ -78,7 +84,7 @@ def test_crowding_lets_objects_hide_one_another(monkeypatch: pytest.MonkeyPatch,
 def test_without_rotation_leaves_lie_flat() -> None:
     def flat(rotation: float) -> set[bool]:
         dataset = SyntheticScenes(30, settings=SceneSettings((96, 96), (1, 1), (24, 60), rotation=rotation))
-        leaves = [target["boxes"][target["labels"] == 1] for _, target in dataset]
+        leaves = [target["boxes"][target["labels"] == 1] for _, target in items(dataset)]
         return {bool(width > height) for boxes in leaves for width, height in sides(boxes)}
 
     assert flat(rotation=0) == {True}
@@ -88,7 +94,7 @@ def test_without_rotation_leaves_lie_flat() -> None:
 def test_sizes_are_evenly_spread_on_a_logarithmic_scale() -> None:
     """Half of them below the geometric mean of 8 and 128 px, an eighth of the objects in each half octave."""
     dataset = SyntheticScenes(240, settings=SceneSettings((144, 144), (1, 1), (8, 128)))
-    longest = torch.cat([sides(target["boxes"]).amax(dim=1) for _, target in dataset])
+    longest = torch.cat([sides(target["boxes"]).amax(dim=1) for _, target in items(dataset)])
     assert longest.max() <= 128 + 1  # it may begin within a pixel and end within another
     assert longest.min() >= 0.5 * 8  # a leaf's tips are narrower than a pixel
     assert len(longest) > 230
@@ -107,7 +113,7 @@ def test_an_empty_scene_is_one_too() -> None:
 
 def test_there_are_four_classes_and_all_occur() -> None:
     assert SyntheticScenes.categories == ("leaf", "drop", "flower", "gear")
-    labels = torch.cat([target["labels"] for _, target in SyntheticScenes(20, settings=SMALL)])
+    labels = torch.cat([target["labels"] for _, target in items(SyntheticScenes(20, settings=SMALL))])
     assert set(labels.tolist()) == {1, 2, 3, 4}
 
 
@@ -130,9 +136,9 @@ def test_other_seeds_and_other_indices_are_other_scenes() -> None:
             assert (images[first] - images[second]).abs().mean() > 0.02
 
 
-def test_an_index_beyond_the_last_ends_a_loop() -> None:
+def test_an_index_beyond_the_last_is_an_error() -> None:
     dataset = SyntheticScenes(3, settings=SMALL)
-    assert len(list(dataset)) == len(dataset) == 3
+    assert len(dataset) == 3
     with pytest.raises(IndexError, match=r"scene 3 is not among scenes 0 to 2"):
         dataset[3]
     with pytest.raises(IndexError, match=r"scene -1 is not among"):
