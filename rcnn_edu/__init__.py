@@ -15,9 +15,11 @@ Conventions
 
 Reading order
 -------------
-``ops.boxes``, ``ops.roi``: what the lessons teach, as plain functions on tensors. ``explore`` draws them in notebooks,
-``classroom`` checks a learner's own versions. A folder imports only from its own floor or a floor below:
-``ops`` < ``models``, ``datasets`` < ``training``, ``explore``, ``classroom`` < ``__main__``.
+``ops``: what the lessons teach, as plain functions on tensors. ``models.rcnn``: the detectors, and from there whatever
+it names. ``datasets`` gives images, ``training.train`` learns from them and ``training.evaluate`` says how well.
+``explore`` draws in notebooks, ``classroom`` checks a learner's own versions, ``__main__`` is the command line.
+A folder imports only from its own floor or a floor below: ``ops`` < ``models``, ``datasets`` < ``training``,
+``explore``, ``classroom`` < ``commands``, ``doctor`` < ``__main__``.
 """
 
 __version__ = "0.1.0"

@@ -4,7 +4,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import cast
 
 from rcnn_edu.doctor import doctor
 
@@ -19,20 +18,17 @@ PRESETS = (
 MODEL_HELP = "a checkpoint, or the name of a model that is ready made: tiny_mask_rcnn (default), tiny_cascade_rcnn, \
 mask_rcnn_resnet50_fpn (downloads COCO's weights), faster_rcnn_resnet50_fpn"
 
-Commands = argparse._SubParsersAction  # type: ignore[type-arg]
 
-
-def _command(commands: "Commands", name: str, summary: str, examples: Sequence[str]) -> argparse.ArgumentParser:
+def _command(
+    commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, summary: str, examples: Sequence[str]
+) -> argparse.ArgumentParser:
     lines = "\n".join(f"  python -m rcnn_edu {name} {example}".rstrip() for example in examples)
-    return cast(
-        argparse.ArgumentParser,
-        commands.add_parser(
-            name,
-            help=summary[0].lower() + summary[1:].rstrip("."),
-            description=summary,
-            epilog=f"examples:\n{lines}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        ),
+    return commands.add_parser(
+        name,
+        help=summary[0].lower() + summary[1:].rstrip("."),
+        description=summary,
+        epilog=f"examples:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
@@ -53,7 +49,8 @@ def parser() -> argparse.ArgumentParser:
     whole = argparse.ArgumentParser(prog="python -m rcnn_edu", description="The course's command line.")
     commands = whole.add_subparsers(title="commands", required=True, metavar="COMMAND", dest="command")
 
-    _command(commands, "doctor", "Check versions, device, widgets and files, and say what to do about problems.", [""])
+    doctors = "Check versions, device, widgets and files, and say what to do about problems."
+    _command(commands, "doctor", f"{doctors} Exit status: 0 when all is well, 1 otherwise.", [""])
 
     train = _command(
         commands,

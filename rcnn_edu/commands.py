@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -74,7 +75,7 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def detect(options: argparse.Namespace) -> None:
-    """Write each image with the objects found in it, and all of them in COCO's format."""
+    """Write each image with the objects found in it, and all as a dataset in COCO's format, with their scores."""
     paths = list(_image_files(options.images))
     model, categories = _trained(options)
     folder = Path(options.out)
@@ -89,7 +90,8 @@ def detect(options: argparse.Namespace) -> None:
         if any(file.exists() and file.samefile(path) for path in paths):
             raise ValueError(f"{file} is one of the images to look at; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
-    images, annotations = [], []
+    images: list[dict[str, object]] = []
+    annotations: list[dict[str, Any]] = []
     for number, (path, picture) in enumerate(zip(tqdm(paths, unit="image"), pictures, strict=True), start=1):
         image = read_image(path)
         with torch.inference_mode():
@@ -97,7 +99,9 @@ def detect(options: argparse.Namespace) -> None:
         detection = {name: values.cpu() for name, values in detection.items()}
         draw_detections(image, detection, categories, score_thresh=options.score_thresh).save(picture)
         images.append({"id": number, "file_name": path.name, "height": image.shape[1], "width": image.shape[2]})
-        annotations += to_results(detection, number, range(1, len(categories) + 1))
+        for result in to_results(detection, number, range(1, len(categories) + 1)):
+            area = result["bbox"][2] * result["bbox"][3]
+            annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **result})
     names = [{"id": label, "name": name} for label, name in enumerate(categories, start=1)]
     report = {"images": images, "categories": names, "annotations": annotations}
     _write_json(results_file, report, options.overwrite)
@@ -140,10 +144,7 @@ def _trained(options: argparse.Namespace) -> tuple[FasterRCNN, list[str]]:
 
 
 def _look(model: FasterRCNN, image: Tensor, multi_scale: bool) -> Detection:
-    if multi_scale:
-        return multi_scale_test(model, image, flip=True)
-    [detection] = model([image])
-    return detection
+    return multi_scale_test(model, image, scales=(0.5, 1.0, 1.5) if multi_scale else (1.0,), flip=multi_scale)
 
 
 def _image_files(names: Sequence[str]) -> Iterator[Path]:

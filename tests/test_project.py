@@ -18,7 +18,8 @@ PACKAGE = ROOT / "rcnn_edu"
 FILES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
 
-FLOORS = {"ops": 1, "models": 2, "datasets": 2, "training": 3, "explore": 3, "classroom": 3, "__main__": 4}
+FLOORS = {"ops": 1, "models": 2, "datasets": 2, "training": 3, "explore": 3, "classroom": 3}
+FLOORS |= {"commands": 4, "doctor": 4, "__main__": 5}
 TOOLS_OF_OPS = {"torch", "jaxtyping"}  # beside Python's own
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -164,7 +165,8 @@ def code_lines(source: str) -> int:
 
 
 def test_ops_and_models_can_be_read_in_one_sitting() -> None:
-    read = [path for path in FILES if path.parent.name in ("ops", "models")]
+    # The lists of names in __init__.py are to look things up in, not to read.
+    read = [path for path in FILES if path.parent.name in ("ops", "models") and path.name != "__init__.py"]
     counts = {path.name: code_lines(path.read_text(encoding="utf-8")) for path in read}
     assert sum(counts.values()) < 1900
     assert max(counts.values()) < 250

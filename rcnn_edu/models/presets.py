@@ -6,7 +6,7 @@ What does not stand here has one default, in the signature of its module.
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -221,7 +221,7 @@ def load_model(path: str | os.PathLike[str]) -> tuple[FasterRCNN, list[str]]:
         raise ValueError(f"{path} is of the preset {card['preset']!r}; this version knows {sorted(BUILDERS)}")
     model = BUILDERS[card["preset"]](len(card["categories"]), **card["options"])
     load_checkpoint(model, path)
-    model.transform = ImageTransform(**card["transform"])
+    model.transform = replace(model.transform, **card["sizes"])
     return model.eval(), card["categories"]
 
 

@@ -5,7 +5,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,8 @@ import torchvision
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from rcnn_edu.models.rcnn import FasterRCNN
 
 StateDict = Mapping[str, Tensor]
 
@@ -121,7 +122,7 @@ def fetch_coco_weights(name: str) -> StateDict:
 
 
 def save_checkpoint(
-    model: nn.Module, path: str | os.PathLike[str], *, preset: str, categories: Sequence[str], **options: Any
+    model: FasterRCNN, path: str | os.PathLike[str], *, preset: str, categories: Sequence[str], **options: Any
 ) -> None:
     """Write the model's weights, and how to build it again, into a safetensors file: all of it or nothing.
 
@@ -137,12 +138,13 @@ def save_checkpoint(
     """
     if len(categories) != model.num_classes:
         raise ValueError(f"categories must name the model's {model.num_classes} classes, got {list(categories)}")
-    card = {"preset": preset, "categories": list(categories), "options": options, "transform": asdict(model.transform)}
+    sizes = {"min_size": model.transform.min_size, "max_size": model.transform.max_size}
+    card = {"preset": preset, "categories": list(categories), "options": options, "sizes": sizes}
     write_tensors(path, model.state_dict(), card)
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``, ``transform``.
+    """Return a checkpoint's tensors and its card: ``preset``, ``categories``, ``options``, ``sizes``.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_tensors`, or for a file that is no checkpoint.

@@ -178,7 +178,8 @@ class _Run:
         self.optimizer = torch.optim.SGD(
             self.parameters.values(), momentum=settings.momentum, weight_decay=settings.weight_decay
         )
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema_decay))
+        average = get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
+        self.average = AveragedModel(model, multi_avg_fn=average)
 
     def step(
         self,
@@ -198,7 +199,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate_at(step)
         self.optimizer.zero_grad()
-        total.backward()
+        torch.autograd.backward(total)
         nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
         self.optimizer.step()
         self.average.update_parameters(self.model)

@@ -1,9 +1,10 @@
 """Whole detectors: inference and training steps, ours and torchvision's, with the same weights or the same backbone."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +15,13 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
-from rcnn_edu.models import load_torchvision_state_dict, mask_rcnn_resnet50_fpn, tiny_mask_rcnn
+from rcnn_edu.models import (
+    MaskRCNN,
+    RoISampler,
+    load_torchvision_state_dict,
+    mask_rcnn_resnet50_fpn,
+    tiny_mask_rcnn,
+)
 from tests.benchmarks.harness import Case, Contenders
 
 CLASSES = 4  # of the tiny model
@@ -105,24 +112,33 @@ class _NamedLevels(nn.Module):
         return OrderedDict((str(level), features) for level, features in enumerate(self.backbone(images)))
 
 
+def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
+    """Return torchvision's model of the architecture of our tiny one, its backbone a copy of ours."""
+    levels = [str(level) for level in range(4)]
+    sampler = cast(RoISampler, ours.box_head.sampler)
+    return TorchvisionMaskRCNN(
+        _NamedLevels(copy.deepcopy(ours.backbone), 64),
+        min_size=ours.transform.min_size,
+        max_size=ours.transform.max_size,
+        rpn_anchor_generator=AnchorGenerator(((16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 4),
+        rpn_pre_nms_top_n_train=ours.rpn.pre_nms_top_n[0],
+        rpn_pre_nms_top_n_test=ours.rpn.pre_nms_top_n[1],
+        rpn_post_nms_top_n_train=ours.rpn.post_nms_top_n[0],
+        rpn_post_nms_top_n_test=ours.rpn.post_nms_top_n[1],
+        box_batch_size_per_image=sampler.num_samples,
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2, canonical_scale=64),
+        box_head=TwoMLPHead(64 * 7 * 7, 128),
+        box_predictor=FastRCNNPredictor(128, num_classes + 1),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2, canonical_scale=64),
+        mask_head=MaskRCNNHeads(64, (64, 64), 1),
+        mask_predictor=MaskRCNNPredictor(64, 64, num_classes + 1),
+    )
+
+
 def _tiny_training(batch: int, size: tuple[int, int]) -> Contenders:
     images, targets = _inputs(batch, size, CLASSES)
     torch.manual_seed(0)
     ours = tiny_mask_rcnn(CLASSES)
     ours.transform = type(ours.transform)(min_size=min(size))
-    levels = [str(level) for level in range(4)]
-    theirs = TorchvisionMaskRCNN(
-        _NamedLevels(tiny_mask_rcnn(CLASSES).backbone, 64),
-        min_size=min(size),
-        rpn_anchor_generator=AnchorGenerator(((16,), (32,), (64,), (128,)), ((0.5, 1.0, 2.0),) * 4),
-        rpn_pre_nms_top_n_train=ours.rpn.pre_nms_top_n[0],
-        rpn_post_nms_top_n_train=ours.rpn.post_nms_top_n[0],
-        box_batch_size_per_image=64,
-        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2, canonical_scale=64),
-        box_head=TwoMLPHead(64 * 7 * 7, 128),
-        box_predictor=FastRCNNPredictor(128, CLASSES + 1),
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2, canonical_scale=64),
-        mask_head=MaskRCNNHeads(64, (64, 64), 1),
-        mask_predictor=MaskRCNNPredictor(64, 64, CLASSES + 1),
-    )
+    theirs = torchvision_tiny(ours, CLASSES)
     return {"ours": _step(ours, images, targets), "torchvision": _step(theirs, images, targets)}

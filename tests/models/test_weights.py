@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 import pickle
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,13 @@ def test_shipped_weights_come_from_the_course_s_folder(monkeypatch: pytest.Monke
 
 def test_a_checkpoint_builds_the_model_again(tmp_path: Path) -> None:
     saved = tiny_cascade_rcnn(2, mask=True, iou_thresholds=(0.5, 0.6))
+    saved.transform = replace(saved.transform, min_size=96, max_size=128)
     path = tmp_path / "cascade.safetensors"
     save_checkpoint(saved, path, preset="tiny_cascade_rcnn", categories=NAMES, mask=True, iou_thresholds=(0.5, 0.6))
     model, categories = load_model(path)
     assert categories == NAMES
     assert not model.training
+    assert model.transform == saved.transform  # objects look as large to it as to the one that was trained
     assert isinstance(model.box_head, Cascade)
     assert [stage.sampler.iou_thresh for stage in model.box_head.stages] == [0.5, 0.6]
     for name, tensor in model.state_dict().items():
@@ -170,4 +173,9 @@ def test_a_preset_of_another_version_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"is of the preset 'tiny_transformer'; this version knows \["):
         load_model(path)
     _, card = read_checkpoint(path)
-    assert json.loads(json.dumps(card)) == {"preset": "tiny_transformer", "categories": NAMES, "options": {}}
+    assert json.loads(json.dumps(card)) == {
+        "preset": "tiny_transformer",
+        "categories": NAMES,
+        "options": {},
+        "sizes": {"min_size": 192, "max_size": 320},
+    }

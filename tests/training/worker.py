@@ -27,7 +27,7 @@ def main(steps: int, folder: Path) -> None:
     torch.set_num_threads(1)
     model = small_model()
     model.rpn.num_samples = ALL
-    model.box_head.sampler = RoISampler(num_samples=ALL)  # type: ignore[union-attr]
+    model.box_head.sampler = RoISampler(num_samples=ALL)
     settings = TrainSettings(steps=steps, batch_size=4, learning_rate=0.01, warmup_steps=2)
     train(model, SCENES, folder, settings, save_every=1, log_every=1, on_log=lambda record: print(record, flush=True))
     write_tensors(folder / "result.safetensors", model.state_dict(), {})
