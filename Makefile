@@ -39,8 +39,9 @@ check: $(VENV)/.test ## the quick part of `make test`, for between two edits
 	$(bin)/python -m mypy
 	OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile -m "not browser and not slow"
 
-bench: $(VENV)/.test ## measure the operations against torchvision's
+bench: $(VENV)/.test ## measure the operations and the detectors against torchvision's, for the README
 	$(bin)/python -m tests.benchmarks
+	$(bin)/python -m tests.benchmarks.readme
 
 notebooks: $(VENV)/.test ## run every notebook from the top, in place, and clean it for a commit
 	$(bin)/python -m tests.notebooks.execute $(notebooks)

@@ -198,16 +198,24 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, card
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str]) -> dict[str, Any]:
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> dict[str, Any]:
     """Load, in place, the weights of a checkpoint into a model of the same kind, and return the checkpoint's card.
+
+    Args:
+        model: of the checkpoint's preset.
+        path: of the checkpoint.
+        new_classes: leave the layers whose shape depends on the classes as they are, for training on others.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_checkpoint`, or for a model of another kind.
     """
     tensors, card = read_checkpoint(path)
-    _load(
-        model, tensors, str(path), f"it is of {card['preset']} with {len(card['categories'])} classes; see load_model"
-    )
+    if new_classes:
+        for name, ours in model.state_dict().items():
+            if name in tensors and ours.shape[1:] == tensors[name].shape[1:] and len(ours) != len(tensors[name]):
+                tensors[name] = ours  # rows are classes
+    advice = f"it is of {card['preset']} with {len(card['categories'])} classes; see load_model"
+    _load(model, tensors, str(path), advice)
     return card
 
 

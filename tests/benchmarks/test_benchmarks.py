@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.benchmarks import __main__ as benchmarks
-from tests.benchmarks import harness, roi
+from tests.benchmarks import harness, readme, roi
 from tests.benchmarks.harness import ROOT, Case, Contenders, describe_machine, measure, table
 
 
@@ -113,3 +113,10 @@ def test_the_table_shows_memory_where_it_was_measured() -> None:
     report["cases"][0]["contenders"]["slow"]["peak_memory_mb"] = 1234.5
     row = next(line for line in table(report).splitlines() if line.startswith("    slow"))
     assert row.endswith(" 1234")
+
+
+def test_the_readme_has_the_figures_that_were_measured() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.updated(text, benchmarks.RESULTS) == text
+    for name in readme.GROUPS.values():
+        assert f"| {name} |" in text
