@@ -84,8 +84,10 @@ def _download(url: str, path: Path) -> None:
             if getattr(error, "errno", None) == errno.ENOSPC:
                 raise
             problem = error
-            if isinstance(error, HTTPError) and error.code == 416:  # there is no rest, and yet it is no archive
-                partial.unlink()
+            if isinstance(error, HTTPError):
+                error.close()  # it holds the connection
+                if error.code == 416:  # there is no rest, and yet it is no archive
+                    partial.unlink()
         if zipfile.is_zipfile(partial):  # its directory comes last: nothing is missing
             partial.replace(path)
             return
