@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rcnn_edu.datasets import SyntheticScenes
-from rcnn_edu.models import tiny_mask_rcnn
+from rcnn_edu.models import MaskRCNN, tiny_mask_rcnn
 from rcnn_edu.training import Evaluation, TrainSettings, evaluate, read_log, train
 from rcnn_edu.training.train import LOG
 from tests.benchmarks.harness import ROOT, describe_machine
@@ -43,7 +43,7 @@ class TorchvisionDetector(nn.Module):
         return self.model(images, targets)
 
 
-def contenders(seed: int) -> dict[str, nn.Module]:
+def contenders(seed: int) -> dict[str, MaskRCNN | TorchvisionDetector]:
     """Return both models, their backbones alike."""
     torch.manual_seed(seed)
     ours = tiny_mask_rcnn()
