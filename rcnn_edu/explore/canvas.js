@@ -3,6 +3,7 @@
 
 const KEY_STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 const HELP = "Drag the box, an edge or a corner. Keys: arrows move it, with Shift they resize it, with Alt in tenths.";
+const HELP_SEVERAL = " The keys n and p choose the next or the previous box: the one with the larger corners.";
 const REPLY_TIMEOUT = 3000; // ms; a kernel that restarted never answers
 
 function isDark() {
@@ -48,7 +49,7 @@ const draw = {
       }),
     );
   },
-  box(context, item, at, { color }) {
+  box(context, item, at, { color, chosen }) {
     const [x1, y1, x2, y2] = item.xyxy;
     const rectangle = [at.x(x1), at.y(y1), (x2 - x1) * at.unit, (y2 - y1) * at.unit];
     if (item.fill) {
@@ -68,7 +69,10 @@ const draw = {
     context.setLineDash([]);
     if (item.handle) {
       context.fillStyle = color(item.color);
-      for (const x of [x1, x2]) for (const y of [y1, y2]) context.fillRect(at.x(x) - 3.5, at.y(y) - 3.5, 7, 7);
+      const half = item.handle === chosen ? 5 : 3.5;
+      for (const x of [x1, x2]) {
+        for (const y of [y1, y2]) context.fillRect(at.x(x) - half, at.y(y) - half, 2 * half, 2 * half);
+      }
     }
     if (item.label) write(context, item.label, at.x(x1), at.y(y1), color(item.color), 12, "left", true, color("paper"));
   },
@@ -164,7 +168,6 @@ function render({ model, el }) {
   canvas.dataset.lmSuppressShortcuts = "true"; // else the letter b inserts a cell
   Object.assign(canvas.style, { display: "block", touchAction: "none", outlineOffset: "-3px" });
   const help = document.createElement("div");
-  help.textContent = HELP;
   Object.assign(help.style, { font: "12px var(--jp-ui-font-family, system-ui)", color: "var(--jp-ui-font-color2, #666)" });
   const spoken = document.createElement("div"); // what a screen reader says once the picture rests
   spoken.setAttribute("aria-live", "polite");
@@ -211,6 +214,9 @@ function render({ model, el }) {
     canvas.style.height = `${scene.height * scale}px`;
     context.setTransform(ratio * scale, 0, 0, ratio * scale, 0, 0);
     context.clearRect(0, 0, scene.width, scene.height);
+    const all = handles();
+    const chosen = all.length > 1 ? all[selected]?.name : null; // of several boxes, the one that keys move
+    help.textContent = all.length > 1 ? HELP + HELP_SEVERAL : HELP;
     for (const panel of scene.panels) {
       const at = fit(panel);
       context.save();
@@ -218,7 +224,7 @@ function render({ model, el }) {
       context.rect(...at.frame);
       context.clip();
       for (const item of panel.items) {
-        draw[item.kind](context, item.handle ? { ...item, xyxy: boxOf(item) } : item, at, { color, images });
+        draw[item.kind](context, item.handle ? { ...item, xyxy: boxOf(item) } : item, at, { color, images, chosen });
       }
       context.restore();
       if (panel.framed) {
@@ -234,7 +240,7 @@ function render({ model, el }) {
     if (scene.error) write(context, scene.error, 8, scene.height - 10, color("orange"), 13, "left", true);
     canvas.style.outlineColor = color("blue");
     canvas.dataset.seq = scene.seq;
-    canvas.setAttribute("aria-label", `${scene.alt} ${HELP}`);
+    canvas.setAttribute("aria-label", `${scene.alt} ${help.textContent}`);
     if (inFlight && scene.seq >= inFlight.seq) answered();
     clearTimeout(speech);
     speech = setTimeout(() => (spoken.textContent = scene.alt), 600);
@@ -276,6 +282,7 @@ function render({ model, el }) {
     const handle = under(event);
     if (!handle) return;
     selected = handles().findIndex(({ name }) => name === handle.name);
+    redraw();
     drag = { pointer: event.pointerId, handle, start: handle.at.back(position(event)) };
     canvas.setPointerCapture(event.pointerId);
     canvas.focus({ preventScroll: true });
@@ -302,6 +309,7 @@ function render({ model, el }) {
     const all = handles();
     if (all.length > 1 && (event.key === "n" || event.key === "p")) {
       selected = (selected + (event.key === "n" ? 1 : all.length - 1)) % all.length;
+      redraw();
     } else if (KEY_STEPS[event.key] && all[selected] && !event.ctrlKey && !event.metaKey) {
       const { name, box, view } = all[selected];
       const size = event.altKey ? 0.1 : 1;

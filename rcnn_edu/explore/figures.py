@@ -4,6 +4,7 @@ import ast
 import base64
 import inspect
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -170,7 +171,7 @@ def plot_axes(*titles: str, height: int = 300) -> tuple[Figure, list[Axes]]:
 
 def show_source(function: Callable[..., Any]) -> Markdown:
     """Return the function's code as the package has it now, to be read in a notebook; ``help`` shows its docstring."""
-    lines = inspect.getsource(function).splitlines()
+    lines = textwrap.dedent(inspect.getsource(function)).splitlines()  # a method is indented
     (definition,) = ast.parse("\n".join(lines)).body
     if isinstance(definition, ast.FunctionDef) and ast.get_docstring(definition) is not None:
         docstring = definition.body[0]

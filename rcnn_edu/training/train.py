@@ -121,7 +121,7 @@ def train(
     folder, device = Path(folder), torch.device(device)
     if len(dataset) == 0:
         raise ValueError("the dataset is empty: there is nothing to learn from")
-    with _processes(device) as (rank, world_size):
+    with _processes(device) as (rank, world_size, device):
         if settings.batch_size % world_size:
             raise ValueError(f"batch_size must be a multiple of {world_size}, the processes, got {settings.batch_size}")
         run = _Run(model.to(device).train(), settings)
@@ -157,14 +157,20 @@ def _move(images: list[Tensor], targets: list[Target], device: torch.device) -> 
 
 
 @contextmanager
-def _processes(device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yield this process's rank and the number of all: 0 and 1 unless ``torchrun`` started it."""
+def _processes(device: torch.device) -> Iterator[tuple[int, int, torch.device]]:
+    """Yield this process's rank, the number of all, and its device: 0, 1 and ``device`` unless ``torchrun`` started it.
+
+    Where there are several GPUs, each process has one of its own.
+    """
     if not dist.is_torchelastic_launched():
-        yield 0, 1
+        yield 0, 1, device
         return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield dist.get_rank(), dist.get_world_size()
+        yield dist.get_rank(), dist.get_world_size(), device
     finally:
         dist.destroy_process_group()
 
@@ -191,7 +197,9 @@ class _Run:
     ) -> dict[str, Tensor]:
         """Take a step of the optimiser and return the losses."""
         device = images[0].device
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=device.type == "cuda" and torch.cuda.is_bf16_supported()
+        ):
             losses: dict[str, Tensor] = network(images, targets, generator)
         total = torch.stack(list(losses.values())).sum()
         if not total.isfinite():

@@ -2,15 +2,19 @@
 
 import copy
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection.roi_heads import maskrcnn_inference
+from torchvision.ops import clip_boxes_to_image
 
 from rcnn_edu.models import (
+    BoxHead,
     CascadeRCNN,
     FasterRCNN,
     MaskRCNN,
@@ -19,7 +23,9 @@ from rcnn_edu.models import (
     tiny_faster_rcnn,
     tiny_mask_rcnn,
 )
-from tests.models.twins import Twins, pictures
+from rcnn_edu.models.presets import TINY
+from rcnn_edu.ops import assign_fpn_levels
+from tests.models.twins import Twins, picture, pictures
 
 Maker = Callable[[], FasterRCNN]
 
@@ -59,6 +65,12 @@ def scenes() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
         scene(96, 100, [], []),
     ]
     return [image for image, _ in made], [target for _, target in made]
+
+
+def scenes_on(device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    images, targets = scenes()
+    moved = [{name: values.to(device) for name, values in target.items()} for target in targets]
+    return [image.to(device) for image in images], moved
 
 
 def assert_gradients(model: nn.Module) -> None:
@@ -123,6 +135,105 @@ def test_in_single_precision_detections_are_torchvision_s(kind: str, request: py
     assert compared >= 2
 
 
+# torchvision's stages, one by one: without choices between near ties, single precision is held to what it can do ------
+
+
+@dataclass(frozen=True)
+class Given:
+    """What both twins' stages are given: a batch, its features, and boxes in each of its images."""
+
+    images: Tensor
+    sizes: list[tuple[int, int]]
+    features: list[Tensor]
+    boxes: list[Tensor]
+
+    @property
+    def named_features(self) -> dict[str, Tensor]:
+        return dict(zip(("0", "1", "2", "3", "pool"), self.features, strict=True))
+
+
+@dataclass(frozen=True)
+class Stages:
+    theirs: Any
+    ours: Any
+    batches: list[Given]
+    close: Callable[[Tensor, Tensor], None]
+
+
+def boxes_in(size: tuple[int, int], count: int, seed: int) -> Tensor:
+    """Return boxes from a few pixels up to the whole image, in double precision."""
+    corners = torch.rand(count, 2, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    start, side = corners.unbind(dim=1)
+    start[0], side[0] = 0, 1
+    end = start + (1 - start) * side.square().clamp(min=0.01)
+    return torch.cat([start, end], dim=1) * torch.tensor([size[1], size[0], size[1], size[0]])
+
+
+@pytest.fixture(scope="module", params=["single", "double"])
+def stages(request: pytest.FixtureRequest) -> Stages:
+    """Two batches of images of several sizes, odd ones too, and how close their results must be."""
+    single = request.param == "single"
+    twins: Twins = request.getfixturevalue("mask_twins" if single else "mask_twins_in_double")
+    dtype = torch.float32 if single else torch.float64
+    batches = []
+    for images in ([picture(91, 145, 0), picture(301, 175, 2)], [picture(97, 203, 3)]):
+        with torch.no_grad():
+            batch = twins.ours.transform([image.to(dtype) for image in images])
+            features = twins.ours.backbone(batch.images)
+        boxes = [boxes_in(size, 8, seed).to(dtype) for seed, size in enumerate(batch.sizes)]
+        assert set(assign_fpn_levels(torch.cat(boxes)).tolist()) == {2, 3}
+        batches.append(Given(batch.images, batch.sizes, features, boxes))
+    close = partial(torch.testing.assert_close, rtol=0, atol=1e-4 if single else 1e-9)
+    return Stages(twins.theirs, twins.ours, batches, close)
+
+
+@torch.no_grad()
+def test_the_same_images_have_torchvision_s_features(stages: Stages) -> None:
+    for batch in stages.batches:
+        theirs = stages.theirs.backbone(batch.images)
+        for level, other in zip(batch.features, theirs.values(), strict=True):
+            stages.close(level / other.std(), other / other.std())
+
+
+@torch.no_grad()
+def test_the_same_features_have_torchvision_s_objectness_and_deltas(stages: Stages) -> None:
+    for batch in stages.batches:
+        ours, theirs = stages.ours.rpn.head(batch.features), stages.theirs.rpn.head(batch.features)
+        for own, other, channels in zip(ours, theirs, (1, 4), strict=True):
+            for level, their_level in zip(own, other, strict=True):
+                expected = their_level.unflatten(1, (-1, channels)).permute(0, 3, 4, 1, 2)  # (B, H, W, A, 1 or 4)
+                stages.close(level.view(expected.shape), expected)
+
+
+@torch.no_grad()
+def test_the_same_proposals_have_torchvision_s_probabilities_and_boxes(stages: Stages) -> None:
+    heads = stages.theirs.roi_heads
+    for batch in stages.batches:
+        pooled = heads.box_roi_pool(batch.named_features, batch.boxes, batch.sizes)
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+        ours = stages.ours.box_head.predict(batch.features, batch.boxes, batch.sizes)
+        stages.close(torch.cat([probabilities for _, probabilities in ours]), logits.softmax(dim=1))
+        decoded = heads.box_coder.decode(deltas, batch.boxes).split([len(boxes) for boxes in batch.boxes])
+        for (boxes, _), their_boxes, size in zip(ours, decoded, batch.sizes, strict=True):
+            expected = clip_boxes_to_image(their_boxes, size)[:, 1:]
+            stages.close(boxes / 100, expected / 100)  # in single precision, to a hundredth of a pixel
+
+
+@torch.no_grad()
+def test_the_same_boxes_have_torchvision_s_mask_probabilities(stages: Stages) -> None:
+    """The 28 x 28 probabilities of the label's class, before they are pasted."""
+    heads = stages.theirs.roi_heads
+    for batch in stages.batches:
+        labels = [torch.arange(len(boxes)) * 37 % 90 + 1 for boxes in batch.boxes]
+        pooled = heads.mask_roi_pool(batch.named_features, batch.boxes, batch.sizes)
+        theirs = maskrcnn_inference(heads.mask_predictor(heads.mask_head(pooled)), labels)
+        given = [{"boxes": boxes, "labels": own} for boxes, own in zip(batch.boxes, labels, strict=True)]
+        for own, other in zip(stages.ours.mask_head.predict(batch.features, given), theirs, strict=True):
+            assert own.shape == (8, 28, 28)
+            assert own.std() > 0.01
+            stages.close(own, other[:, 0])
+
+
 # torchvision's losses ---------------------------------------------------------------------------------------------
 
 
@@ -178,9 +289,9 @@ def test_losses_are_torchvision_s_when_all_is_sampled(kind: str, request: pytest
 
 
 @every_model
-def test_training_gives_losses_and_evaluation_detections(make: Maker) -> None:
-    model = make()
-    images, targets = scenes()
+def test_training_gives_losses_and_evaluation_detections(make: Maker, device: torch.device) -> None:
+    model = make().to(device)
+    images, targets = scenes_on(device)
     losses = model(images, targets)
     assert {"loss_objectness", "loss_rpn_box_reg"} < losses.keys()
     assert ("loss_mask" in losses) == (getattr(model, "mask_head", None) is not None)
@@ -197,7 +308,8 @@ def test_training_gives_losses_and_evaluation_detections(make: Maker) -> None:
         assert (detection["scores"].diff() <= 0).all()
         height, width = image.shape[1:]
         assert (detection["boxes"] >= 0).all()
-        assert (detection["boxes"] <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        assert (detection["boxes"].cpu() <= torch.tensor([width, height, width, height]) + 1e-3).all()
+        assert all(values.device.type == device.type for values in detection.values())
         if "loss_mask" in losses:
             assert detection["masks"].shape == (count, 1, height, width)
             assert detection["masks"].min() >= 0
@@ -245,15 +357,49 @@ def test_arguments_are_left_as_they_were(make: Maker) -> None:
         assert all(torch.equal(target[name], old[name]) for name in target)
 
 
+@pytest.mark.parametrize("mask", [False, True])
+def test_a_cascade_of_one_stage_is_faster_rcnn(mask: bool) -> None:
+    """With a box for all classes, the same weights and the same draws: the same losses, the same detections."""
+    torch.manual_seed(0)
+    cascade = tiny_cascade_rcnn(2, iou_thresholds=(0.5,), mask=mask)
+    faster: FasterRCNN = tiny_mask_rcnn(2) if mask else tiny_faster_rcnn(2)
+    faster.box_head = BoxHead(2, TINY.channels, class_agnostic=True, **TINY.box_head)
+    weights = cascade.state_dict()
+    faster.load_state_dict({name.replace("box_head.stages.0.", "box_head."): weights[name] for name in weights})
+    images, targets = scenes()
+    one, other = (model(images, targets, torch.Generator().manual_seed(0)) for model in (cascade, faster))
+    assert {name.removesuffix("_1"): loss.item() for name, loss in one.items()} == {
+        name: loss.item() for name, loss in other.items()
+    }
+    for model in (cascade, faster):
+        model.eval().select = replace(model.select, score_thresh=0.2)
+    for found, expected in zip(detections(cascade, images), detections(faster, images), strict=True):
+        assert len(expected["boxes"]) > 0
+        assert found.keys() == expected.keys()
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_what_a_model_saw_before_changes_nothing() -> None:
+    """Strides are given: a first image of 33 px, padded to 64, is no reason to take 2 for one."""
+    torch.manual_seed(0)
+    fresh = tiny_mask_rcnn(2).eval()
+    fresh.transform = replace(fresh.transform, min_size=33)
+    used = copy.deepcopy(fresh)
+    detections(used, [torch.rand(3, 33, 33)])
+    images, _ = scenes()
+    for one, other in zip(detections(used, images), detections(fresh, images), strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
 # odd inputs -------------------------------------------------------------------------------------------------------
 
 
 @every_model
-def test_without_any_object_every_parameter_still_gets_a_gradient(make: Maker) -> None:
+def test_without_any_object_every_parameter_still_gets_a_gradient(make: Maker, device: torch.device) -> None:
     """As distributed training needs: the mask loss is 0 with its graph, not a constant."""
-    model = make()
-    image, target = scene(64, 64, [], [])
-    losses = model([image, image], [target, target])
+    model = make().to(device)
+    images, targets = scenes_on(device)
+    losses = model(images[3:], targets[3:])
     assert losses["loss_rpn_box_reg"] == 0
     assert losses.get("loss_mask", 0) == 0
     sum(losses.values()).backward()
@@ -261,10 +407,19 @@ def test_without_any_object_every_parameter_still_gets_a_gradient(make: Maker) -
 
 
 @every_model
-def test_evaluation_that_finds_nothing_returns_empty_tensors(make: Maker) -> None:
-    model = make().eval()
+def test_a_degenerate_target_is_refused_by_image_index_and_likely_cause(make: Maker) -> None:
+    images, targets = scenes()
+    x1, y1, x2, y2 = targets[2]["boxes"][0]
+    targets[2]["boxes"][0] = torch.stack([x1, y1, x2 - x1, y2 - y1])  # as COCO's files have them
+    with pytest.raises(ValueError, match=r"^targets\[2\]\['boxes'\]\[0\] must have x2 > x1.*\(x, y, width, height\)"):
+        make()(images, targets)
+
+
+@every_model
+def test_evaluation_that_finds_nothing_returns_empty_tensors(make: Maker, device: torch.device) -> None:
+    model = make().eval().to(device)
     model.select = replace(model.select, score_thresh=1.0)
-    [found] = detections(model, [torch.rand(3, 50, 70)])
+    [found] = detections(model, [torch.rand(3, 50, 70, device=device)])
     assert found["boxes"].shape == (0, 4)
     assert found["labels"].shape == found["scores"].shape == (0,)
     assert found["labels"].dtype == torch.int64
@@ -273,10 +428,10 @@ def test_evaluation_that_finds_nothing_returns_empty_tensors(make: Maker) -> Non
 
 
 @every_model
-def test_bf16_autocast_trains_and_detects_in_full_precision(make: Maker) -> None:
-    model = make()
-    images, targets = scenes()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+def test_bf16_autocast_trains_and_detects_in_full_precision(make: Maker, device: torch.device) -> None:
+    model = make().to(device)
+    images, targets = scenes_on(device)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
         losses = model(images, targets, generator=torch.Generator().manual_seed(0))
         sum(losses.values()).backward()
         found = detections(model.eval(), images)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,7 @@ from rcnn_edu.models.transform import check_images, check_targets, resize_boxes
 pytestmark = pytest.mark.usefixtures("without_shape_checks")  # our own messages are under test
 
 
-def target(**changes: Tensor) -> dict[str, Tensor]:
+def target(**changes: Any) -> dict[str, Tensor]:
     """A target of one object in an image of 20 x 30 pixels."""
     made = {
         "boxes": torch.tensor([[2.0, 3.0, 12.0, 13.0]]),
@@ -100,7 +102,9 @@ WITHOUT_LABELS = {"boxes": torch.tensor([[2.0, 3.0, 12.0, 13.0]])}
             ValueError,
             r"targets\[0\]\['boxes'\]\[0\] must lie within its image of 20 x 30 pixels",
         ),
+        ([target(boxes=torch.tensor([[2, 3, 12, 13]]))], TypeError, r"\['boxes'\] must be a floating-point tensor"),
         ([target(labels=torch.tensor([1.0]))], TypeError, r"\['labels'\] must be int64 of shape \(1,\).*torch.float32"),
+        ([target(labels=[1])], TypeError, r"\['labels'\] must be int64 of shape \(1,\), one for each box, got list"),
         ([target(labels=torch.tensor([1, 2]))], TypeError, r"\['labels'\] must be int64 of shape \(1,\)"),
         (
             [target(labels=torch.tensor([0]))],
@@ -113,6 +117,11 @@ WITHOUT_LABELS = {"boxes": torch.tensor([[2.0, 3.0, 12.0, 13.0]])}
             ValueError,
             r"targets\[0\]\['masks'\] must be of shape \(1, 20, 30\).*got \(1, 40, 60\)",
         ),
+        (
+            [target(masks=torch.full((1, 20, 30), 255, dtype=torch.uint8))],
+            ValueError,
+            r"targets\[0\]\['masks'\]\[0\] must be of 0 and 1, .* got 255; write masks > 0",
+        ),
     ],
 )
 def test_degenerate_targets_are_refused(
@@ -120,6 +129,19 @@ def test_degenerate_targets_are_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         check_targets([torch.rand(3, 20, 30)], given, 4, with_masks=True)
+
+
+def test_a_degenerate_target_is_named_by_its_image_and_its_row() -> None:
+    two = {
+        "boxes": torch.tensor([[2.0, 3.0, 12.0, 13.0], [20.0, 10.0, 8.0, 9.0]]),
+        "labels": torch.tensor([1, 2]),
+        "masks": torch.ones(2, 20, 30, dtype=torch.bool),
+    }
+    with pytest.raises(ValueError, match=r"^targets\[1\]\['boxes'\]\[1\] must have x2 > x1.*\(x, y, width, height\)"):
+        check_targets([torch.rand(3, 20, 30)] * 2, [target(), two], 4, with_masks=True)
+    two["boxes"], two["labels"][1] = torch.tensor([[2.0, 3.0, 12.0, 13.0]] * 2), 9
+    with pytest.raises(ValueError, match=r"^targets\[1\]\['labels'\]\[1\] must be from 1 to 4, got 9"):
+        check_targets([torch.rand(3, 20, 30)] * 2, [target(), two], 4, with_masks=True)
 
 
 def test_good_targets_pass_and_an_image_may_have_no_object() -> None:

@@ -128,7 +128,7 @@ def test_images_may_be_prepared_by_other_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_run_killed_ten_times_ends_like_one_that_never_was(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.training.worker", "14"]
+    command = [sys.executable, "-m", "tests.training.worker", "40"]
 
     def run(folder: str, patience: float | None) -> int:
         """Return the exit status; the process is killed so many seconds after its first step."""
@@ -142,8 +142,8 @@ def test_a_run_killed_ten_times_ends_like_one_that_never_was(tmp_path: Path) -> 
 
     assert run("whole", None) == 0
     moments = random.Random(0)
-    for _ in range(10):
-        assert run("killed", moments.uniform(0, 0.25)) in (-signal.SIGKILL, 0)
+    ends = [run("killed", moments.uniform(0, 0.15)) for _ in range(10)]
+    assert ends.count(-signal.SIGKILL) >= 8  # the others had come to the end before
     assert run("killed", None) == 0
     whole, killed = (read_tensors(tmp_path / folder / "result.safetensors")[0] for folder in ("whole", "killed"))
     assert_equal(whole, killed)
