@@ -559,6 +559,11 @@ def test_a_coco_dataset_is_written_with_crowds_and_ids(tmp_path: Path) -> None:
     assert again.coco["categories"] == dataset.coco["categories"]
 
 
+def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
+    write_coco(Boxes(), tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["000000.png", "000001.png", "annotations.json"]
+
+
 def test_nothing_is_overwritten(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match=r"is not empty; choose another folder, or remove what is in it"):

@@ -59,7 +59,9 @@ def test_masks_are_what_is_painted_last(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(scenes, "_ground", lambda size, rng: np.zeros((*size, 3)))
     monkeypatch.setattr(scenes, "_paint", paint)
     hidden = 0
-    for image, target in items(SyntheticScenes(20, settings=SceneSettings((64, 96), (2, 4), (16, 60), crowding=0.9))):
+    dataset = SyntheticScenes(20, settings=SceneSettings((64, 96), (2, 4), (16, 60), crowding=0.9))
+    for index in range(len(dataset)):
+        image, target = dataset[index]
         numbers = torch.arange(1, len(target["masks"]) + 1)[:, None, None]
         assert torch.equal((image * 4).round(), (numbers * target["masks"]).sum(dim=0).expand(3, -1, -1).float())
         assert painted == sorted(painted, key=lambda each: -each[0])  # the smaller in front
@@ -95,7 +97,7 @@ def test_sizes_are_evenly_spread_on_a_logarithmic_scale() -> None:
     """Half of them below the geometric mean of 8 and 128 px, an eighth of the objects in each half octave."""
     dataset = SyntheticScenes(240, settings=SceneSettings((144, 144), (1, 1), (8, 128)))
     longest = torch.cat([sides(target["boxes"]).amax(dim=1) for _, target in items(dataset)])
-    assert longest.max() <= 128 + 1  # it may begin within a pixel and end within another
+    assert longest.max() <= 128 + 1.25  # it may begin within a pixel and end within another
     assert longest.min() >= 0.5 * 8  # a leaf's tips are narrower than a pixel
     assert len(longest) > 230
     assert (longest < 32).float().mean() == pytest.approx(0.5, abs=0.1)
@@ -181,7 +183,7 @@ def test_any_scene_is_sound(knobs: SceneSettings, seed: int) -> None:
     for mask, box in zip(masks, target["boxes"], strict=True):
         assert mask.sum() >= scenes.MIN_VISIBLE
         assert box.tolist() == box_around(mask)
-        assert sides(box[None]).max() <= knobs.object_size[1] + 1
+        assert sides(box[None]).max() <= knobs.object_size[1] + 1.25  # half a pixel at each end, and the brush's width
 
 
 @pytest.mark.parametrize(
