@@ -3,6 +3,16 @@
 from rcnn_edu.explore.detections import draw_detections
 from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_01 import roi_explorer
+from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
-__all__ = ["LivePlot", "draw_detections", "draw_losses", "draw_scene", "roi_explorer", "show", "show_source"]
+__all__ = [
+    "LivePlot",
+    "anchor_explorer",
+    "draw_detections",
+    "draw_losses",
+    "draw_scene",
+    "roi_explorer",
+    "show",
+    "show_source",
+]

@@ -9,7 +9,7 @@ from PIL import Image as Pixels
 
 from rcnn_edu.explore.figures import draw_scene, picture, plot_axes, png, show, show_source
 from rcnn_edu.explore.scene import PALETTE, Panel, Scene, Text
-from rcnn_edu.ops import box_area
+from rcnn_edu.ops import AnchorGenerator, box_area
 from tests.explore.test_scene import scene_of_everything
 
 
@@ -83,3 +83,7 @@ def test_show_source_shows_the_code_as_it_is_without_the_docstring() -> None:
 
 def test_show_source_takes_a_function_without_a_docstring() -> None:
     assert show_source(rgb).data.startswith("```python\ndef rgb(name: str")
+
+
+def test_show_source_takes_a_method() -> None:
+    assert show_source(AnchorGenerator.__call__).data.startswith("```python\ndef __call__(\n    self,")
