@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,16 @@ from rcnn_edu.models import (
     mask_rcnn_resnet50_fpn,
 )
 
-MIN_SIZE, MAX_SIZE = 128, 220
+# Small images, and few proposals and detections.
+QUICK = {
+    "min_size": 128,
+    "max_size": 220,
+    "rpn_post_nms_top_n_train": 200,
+    "rpn_post_nms_top_n_test": 200,
+    "box_detections_per_img": 15,
+}
+
+Detector = TypeVar("Detector", bound=FasterRCNN)
 
 
 @dataclass(frozen=True)
@@ -87,28 +96,32 @@ def calibrate(model: nn.Module, images: list[Tensor]) -> None:
             handle.remove()
 
 
-def make_twins(with_masks: bool) -> Twins:
-    """Return torchvision's model and ours, in evaluation mode, with few proposals and detections: quick ones."""
+def make_twins() -> Twins:
+    """Return torchvision's Mask R-CNN and ours, in evaluation mode, with the same weights."""
     torch.manual_seed(0)
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=FrozenBatchNorm2d, trainable_layers=5
     )
-    theirs = (TorchvisionMaskRCNN if with_masks else TorchvisionFasterRCNN)(
-        backbone,
-        num_classes=91,
-        min_size=MIN_SIZE,
-        max_size=MAX_SIZE,
-        rpn_post_nms_top_n_train=200,
-        rpn_post_nms_top_n_test=200,
-        box_detections_per_img=30,
-    ).eval()
+    theirs = TorchvisionMaskRCNN(backbone, num_classes=91, **QUICK).eval()
     calibrate(theirs, pictures())
-    ours = (mask_rcnn_resnet50_fpn if with_masks else faster_rcnn_resnet50_fpn)().eval()
-    ours.transform = replace(ours.transform, min_size=MIN_SIZE, max_size=MAX_SIZE)
-    ours.rpn.post_nms_top_n = (200, 200)
-    ours.select = replace(ours.select, max_detections=30)
+    return Twins(theirs, twin_of(theirs, mask_rcnn_resnet50_fpn()))
+
+
+def without_masks(twins: Twins) -> Twins:
+    """Return torchvision's Faster R-CNN and ours with the weights of the given Mask R-CNNs."""
+    backbone, weights = copy.deepcopy(twins.theirs.backbone), twins.theirs.state_dict()
+    theirs = TorchvisionFasterRCNN(backbone, num_classes=91, **QUICK).eval()
+    theirs.load_state_dict({name: weights[name] for name in weights if "mask" not in name})
+    return Twins(theirs, twin_of(theirs, faster_rcnn_resnet50_fpn()))
+
+
+def twin_of(theirs: nn.Module, ours: Detector) -> Detector:
+    """Return ``ours``, with the sizes and the weights of ``theirs``."""
+    ours.transform = replace(ours.transform, min_size=QUICK["min_size"], max_size=QUICK["max_size"])
+    ours.rpn.post_nms_top_n = (QUICK["rpn_post_nms_top_n_train"], QUICK["rpn_post_nms_top_n_test"])
+    ours.select = replace(ours.select, max_detections=QUICK["box_detections_per_img"])
     load_torchvision_state_dict(ours, theirs.state_dict())
-    return Twins(theirs, ours)
+    return ours.eval()
 
 
 def doubled(twins: Twins) -> Twins:
