@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from rcnn_edu.classroom import check
+from rcnn_edu.ops import box_iou
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 CALL = re.compile(r"""check\(["'](\w+)["'], (\w+)\)""")  # of an exercise's name and the learner's function
@@ -25,7 +26,8 @@ def test_stubs_and_solutions(path: Path) -> None:
         text for cell in cells if cell["cell_type"] == "markdown" for text in FOLDED.findall("".join(cell["source"]))
     ]
     stub_names: dict[str, Any] = {}
-    solution_names: dict[str, Any] = {"torch": torch, "F": F, "math": math}  # a solution may use those before it
+    # A solution may use those before it, and what the lessons import at their top.
+    solution_names: dict[str, Any] = {"torch": torch, "F": F, "math": math, "box_iou": box_iou}
     for exercise, function in (call for text in code for call in CALL.findall(text)):
         (stub,) = [text for text in code if f"def {function}(" in text]
         (solution,) = [text for text in solutions if f"def {function}(" in text]
