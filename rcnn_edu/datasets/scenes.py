@@ -63,7 +63,7 @@ class SceneSettings:
 def leaf(rng: np.random.Generator) -> Floats:
     """Return the outline of a leaf, pointed at both ends, as points of shape (n, 2), x before y."""
     x = np.linspace(-1, 1, 24)
-    width, bend = rng.uniform(0.35, 0.55), rng.uniform(-0.15, 0.15)
+    width, bend = rng.uniform(0.28, 0.42), rng.uniform(-0.15, 0.15)
     upper, lower = width * (1 - x**2), -width * (1 - x**2)
     middle = bend * (1 - x**2)
     return np.stack([np.append(x, x[::-1]), np.append(upper + middle, (lower + middle)[::-1])], axis=1)
@@ -72,19 +72,19 @@ def leaf(rng: np.random.Generator) -> Floats:
 def drop(rng: np.random.Generator) -> Floats:
     """Return the outline of a drop, pointed at one end and round at the other."""
     t = np.linspace(0, 2 * np.pi, 48)
-    width, point = rng.uniform(0.55, 0.75), rng.uniform(1.2, 2.0)
+    width, point = rng.uniform(0.75, 0.95), rng.uniform(1.2, 2.0)
     return np.stack([np.cos(t), width * np.sin(t) * np.sin(t / 2) ** point], axis=1)
 
 
 def flower(rng: np.random.Generator) -> Floats:
     """Return the outline of a flower with round petals."""
     t = np.linspace(0, 2 * np.pi, 96)
-    petals, depth = rng.integers(5, 8), rng.uniform(0.3, 0.5)
+    petals, depth = rng.integers(5, 8), rng.uniform(0.4, 0.6)
     return _polar(t, 1 - depth * (1 - np.abs(np.cos(petals * t / 2))))
 
 
 def gear(rng: np.random.Generator) -> Floats:
-    """Return the outline of a gear with square teeth."""
+    """Return the outline of a gear with square teeth; it has a hole for its axle."""
     t = np.linspace(0, 2 * np.pi, 192)
     teeth, depth = rng.integers(6, 10), rng.uniform(0.2, 0.32)
     return _polar(t, 1 - depth / 2 + depth / 2 * np.tanh(6 * np.sin(teeth * t)))
@@ -100,6 +100,7 @@ OUTLINES: dict[str, Callable[[np.random.Generator], Floats]] = {
     "flower": flower,
     "gear": gear,
 }
+HOLES = {"gear": 0.3}  # the radius of the hole in the middle: what is behind is seen through it
 CATEGORIES = tuple(OUTLINES)  # that of label 1 first
 
 
@@ -180,12 +181,16 @@ def _silhouette(category: str, size: float, rotation: float, rng: np.random.Gene
     outline = OUTLINES[category](rng) * [1, rng.uniform(0.85, 1.15)]
     angle = np.deg2rad(rng.uniform(-rotation, rotation))
     outline = outline @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    outline -= outline.min(axis=0)
-    outline *= size / outline.max()
-    outline += rng.uniform(0, 1, 2)  # objects begin anywhere in a pixel
+    scale = size / np.ptp(outline, axis=0).max()
+    centre = rng.uniform(0, 1, 2) - scale * outline.min(axis=0)  # objects begin anywhere in a pixel
+    outline = centre + scale * outline
     width, height = np.ceil(outline.max(axis=0)).astype(int)
     image = Image.new("L", (width * SUPERSAMPLING, height * SUPERSAMPLING))
-    ImageDraw.Draw(image).polygon([(x, y) for x, y in outline * SUPERSAMPLING - 0.5], fill=255)
+    draw = ImageDraw.Draw(image)
+    draw.polygon([(x, y) for x, y in outline * SUPERSAMPLING - 0.5], fill=255)
+    if category in HOLES:
+        around = centre + scale * HOLES[category] * np.array([[-1, -1], [1, 1]])
+        draw.ellipse([(x, y) for x, y in around * SUPERSAMPLING - 0.5], fill=0)
     return np.asarray(image.reduce(SUPERSAMPLING), dtype=np.float32) / 255
 
 

@@ -110,12 +110,12 @@ TINY = Preset(
         "post_nms_top_n": (200, 100),
     },
     box_head={
-        "pool": PyramidRoIAlign(7, canonical_size=64),
+        "pool": PyramidRoIAlign(7, canonical_size=128),
         "hidden": 128,
         "sampler": RoISampler(num_samples=64),
     },
     mask_head={
-        "pool": PyramidRoIAlign(14, canonical_size=64),
+        "pool": PyramidRoIAlign(14, canonical_size=128),
         "network": partial(FCNMasks, hidden=64, num_convs=2),
     },
 )

@@ -126,10 +126,10 @@ def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
         rpn_post_nms_top_n_train=ours.rpn.post_nms_top_n[0],
         rpn_post_nms_top_n_test=ours.rpn.post_nms_top_n[1],
         box_batch_size_per_image=sampler.num_samples,
-        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2, canonical_scale=64),
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2, canonical_scale=128),
         box_head=TwoMLPHead(64 * 7 * 7, 128),
         box_predictor=FastRCNNPredictor(128, num_classes + 1),
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2, canonical_scale=64),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2, canonical_scale=128),
         mask_head=MaskRCNNHeads(64, (64, 64), 1),
         mask_predictor=MaskRCNNPredictor(64, 64, num_classes + 1),
     )

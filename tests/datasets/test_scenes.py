@@ -75,12 +75,25 @@ def test_crowding_lets_objects_hide_one_another(monkeypatch: pytest.MonkeyPatch,
     """Squares that nothing hides fill their boxes, but for the corners' pixels, which they may only touch."""
     for name in scenes.OUTLINES:
         monkeypatch.setitem(scenes.OUTLINES, name, square)
+    monkeypatch.setattr(scenes, "HOLES", {})
     lacking = []
     for _, target in items(
         SyntheticScenes(10, settings=SceneSettings(num_objects=(6, 9), crowding=crowding, rotation=0))
     ):
         lacking += (sides(target["boxes"]).prod(dim=1) - target["masks"].sum(dim=(1, 2))).tolist()
     assert (max(lacking) > 4) == hides
+
+
+def test_through_a_gear_s_hole_one_sees_what_is_behind() -> None:
+    dataset = SyntheticScenes(30, settings=SceneSettings((96, 96), (1, 1), (40, 60)))
+    middles: dict[int, list[bool]] = {}
+    for _, target in items(dataset):
+        for label, box, mask in zip(target["labels"].tolist(), target["boxes"], target["masks"], strict=True):
+            x, y = ((box[:2] + box[2:]) / 2).int().tolist()
+            middles.setdefault(label, []).append(bool(mask[y, x]))
+    gear = scenes.CATEGORIES.index("gear") + 1
+    assert not any(middles.pop(gear))
+    assert all(all(seen) for seen in middles.values())
 
 
 def test_without_rotation_leaves_lie_flat() -> None:
