@@ -287,8 +287,7 @@ def pyramid_roi_align(
         )
     check_rois(features[0], rois)
     level_of_roi = assign_fpn_levels(rois[:, 1:], levels[0], levels[-1], canonical_size, canonical_level)
-    pooled = features[0].new_zeros(len(rois), features[0].shape[1], *_output_shape(output_size))
-    pooled = pooled.contiguous(memory_format=torch.channels_last)
+    pooled = features[0].new_zeros(len(rois), *_output_shape(output_size), features[0].shape[1]).permute(0, 3, 1, 2)
     for level, stride, level_features in zip(levels, strides, features, strict=True):
         chosen = (level_of_roi == level).nonzero()[:, 0]
         pooled[chosen] = roi_align(level_features, rois[chosen], output_size, 1 / stride, sampling_ratio, aligned)
