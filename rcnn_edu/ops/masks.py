@@ -55,8 +55,9 @@ def crop_masks(
     reach = torch.cat([corners[:, :2].floor(), (corners[:, :2] + sides).ceil() + 1], dim=1)
     reach = reach.clamp(min=0, max=max(masks.shape[1:])).int()
     crops = corners.new_empty(len(boxes), size, size)
-    for i, (index, (x1, y1, x2, y2)) in enumerate(zip(mask_of_box, reach.tolist(), strict=True)):
-        crops[i] = down[i, :, y1:y2] @ masks[index, y1:y2, x1:x2].to(crops.dtype) @ across[i, :, x1:x2].T
+    with torch.autocast(crops.device.type, enabled=False):  # which would round the products' factors to half precision
+        for i, (index, (x1, y1, x2, y2)) in enumerate(zip(mask_of_box, reach.tolist(), strict=True)):
+            crops[i] = down[i, :, y1:y2] @ masks[index, y1:y2, x1:x2].to(crops.dtype) @ across[i, :, x1:x2].T
     return crops
 
 
@@ -107,8 +108,9 @@ def paste_masks(
     reach = (end - start) / 2 / probs.new_tensor(probs.shape[:0:-1]) + 0.5  # half a cell, and half a pixel to spare
     corners = torch.cat([(start - reach).floor(), (end + reach).ceil()], dim=1).clamp(min=0, max=max(image_size))
     pasted = _zeros(len(probs), height, width, like=probs)
-    for i, (x1, y1, x2, y2) in enumerate(corners.int().tolist()):
-        pasted[i, y1:y2, x1:x2] = down[i, y1:y2] @ probs[i] @ across[i, x1:x2].T
+    with torch.autocast(probs.device.type, enabled=False):  # which would round the products' factors to half precision
+        for i, (x1, y1, x2, y2) in enumerate(corners.int().tolist()):
+            pasted[i, y1:y2, x1:x2] = down[i, y1:y2] @ probs[i] @ across[i, x1:x2].T
     return pasted.to(mask_probs.dtype)
 
 

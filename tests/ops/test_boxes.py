@@ -90,6 +90,11 @@ def test_iou_of_two_dtypes_is_in_the_wider_one() -> None:
     assert box_iou(boxes, boxes.double()).dtype == torch.float64
 
 
+@given(exact_boxes(), st.integers(-50, 50), st.integers(-3, 3))
+def test_area_grows_with_the_square_and_does_not_depend_on_the_place(boxes: Tensor, shift: int, doublings: int) -> None:
+    assert torch.equal(box_area((boxes + shift) * 2.0**doublings), box_area(boxes) * 4.0**doublings)
+
+
 @given(exact_boxes(), exact_boxes())
 def test_iou_is_symmetric_and_from_0_to_1(boxes1: Tensor, boxes2: Tensor) -> None:
     iou = box_iou(boxes1, boxes2)
@@ -279,6 +284,25 @@ def test_what_is_not_boxes_is_refused(operation: str, case: str) -> None:
     bad, error, message = NOT_BOXES[case]
     with pytest.raises(error, match="^" + name + message):
         call(bad)
+
+
+COORDINATES = st.one_of(st.integers(-4, 4), st.sampled_from([math.nan, math.inf, -math.inf]))
+
+
+@given(st.lists(st.tuples(*[COORDINATES] * 4), max_size=3), st.booleans())
+def test_the_first_row_that_is_not_a_box_is_named_and_boxes_pass(rows: list[list[float]], positive_size: bool) -> None:
+    boxes = torch.tensor(rows, dtype=torch.float32).view(-1, 4)
+    least = 1 if positive_size else 0
+    wrong = [
+        i
+        for i, (x1, y1, x2, y2) in enumerate(rows)
+        if not (all(map(math.isfinite, (x1, y1, x2, y2))) and x2 - x1 >= least and y2 - y1 >= least)
+    ]
+    if not wrong:
+        check_boxes(boxes, positive_size=positive_size)
+    else:
+        with pytest.raises(ValueError, match=rf"^boxes\[{wrong[0]}\] (is not finite|must have x2 >=? x1)"):
+            check_boxes(boxes, positive_size=positive_size)
 
 
 @pytest.mark.parametrize("no_size", [[1.0, 1.0, 1.0, 4.0], [1.0, 1.0, 4.0, 1.0]], ids=["no width", "no height"])

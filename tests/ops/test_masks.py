@@ -224,6 +224,16 @@ def test_gradients(device: torch.device) -> None:
     assert torch.autograd.gradcheck(lambda masks: crop_masks(masks, boxes / 4, 3), masks)
 
 
+def test_autocast_changes_nothing(device: torch.device) -> None:
+    """Targets and pasted masks are as exact in a mixed-precision run as in any other."""
+    probs, boxes = random_probs(4).to(device), random_boxes(4, 1).to(device)
+    masks = (random_probs(4, *IMAGE) > 0.5).to(device)
+    outside = paste_masks(probs, boxes, IMAGE), crop_masks(masks, boxes, 28)
+    with torch.autocast(device.type, torch.bfloat16):
+        inside = paste_masks(probs, boxes, IMAGE), crop_masks(masks, boxes, 28)
+    assert all(torch.equal(*pair) for pair in zip(inside, outside, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_paste_keeps_the_dtype_of_the_masks_and_changes_no_input(device: torch.device, dtype: torch.dtype) -> None:
     probs, boxes = random_probs(4).to(device, dtype), random_boxes(4, 1).to(device)

@@ -2,18 +2,18 @@ import math
 import re
 from collections.abc import Callable
 from functools import partial
+from random import Random
 from typing import Any
 
 import pytest
 import torch
 import torchvision
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops.poolers import LevelMapper
 
-from rcnn_edu.ops import assign_fpn_levels, pyramid_roi_align, roi_align, roi_pool
-from rcnn_edu.ops.roi import pool_bins
+from rcnn_edu.ops import assign_fpn_levels, check_rois, pool_bins, pyramid_roi_align, roi_align, roi_pool
 
 GRID = torch.arange(25.0).view(1, 1, 5, 5)  # cell (y, x) holds 5 y + x
 ROI = torch.tensor([[0.0, 1.0, 1.0, 3.0, 3.0]])
@@ -130,6 +130,29 @@ def test_pool_bins_by_hand() -> None:
     assert (y_from.tolist(), y_to.tolist()) == ([[3, 4]], [[4, 5]])  # cells 3 and 4, one each
 
 
+@given(
+    st.tuples(*[st.integers(-300, 300)] * 2),
+    st.tuples(*[st.integers(0, 300)] * 2),
+    st.tuples(*[st.integers(1, 7)] * 2),
+    st.tuples(*[st.integers(1, 20)] * 2),
+)
+def test_pool_bins_cover_their_roi_and_stay_on_the_map(
+    corner: tuple[int, int], size: tuple[int, int], bins: tuple[int, int], cells: tuple[int, int]
+) -> None:
+    """Along each axis the bins read every cell from the first to the last, in order; neighbours share one at most."""
+    (x1, y1), (width, height), scale = corner, size, 1 / 8
+    rois = torch.tensor([[0.0, x1 / 4, y1 / 4, (x1 + width) / 4, (y1 + height) / 4]], dtype=torch.float64)
+    x_from, x_to, y_from, y_to = (side[0].tolist() for side in pool_bins(rois, bins, scale, cells))
+    for start, end, low, high, count in (
+        (x_from, x_to, rois[0, 1], rois[0, 3], cells[1]),
+        (y_from, y_to, rois[0, 2], rois[0, 4], cells[0]),
+    ):
+        read = {cell for first, last in zip(start, end, strict=True) for cell in range(first, last)}
+        lowest, highest = (math.copysign(math.floor(abs(x * scale) + 0.5), x) for x in (low.item(), high.item()))
+        assert read == {cell for cell in range(count) if lowest <= cell <= highest}
+        assert all(behind - ahead in (0, 1) for behind, ahead in zip(end[:-1], start[1:], strict=True))
+
+
 # torchvision as the oracle: random maps, scales, outputs and RoIs, a fresh draw for each seed.
 
 
@@ -215,6 +238,18 @@ def test_gradients(device: torch.device, name: str, memory_format: torch.memory_
     features = random_features(2, 1, 4, 5, dtype=torch.float64).to(device, memory_format=memory_format).requires_grad_()
     rois = ACROSS.to(device, torch.float64)
     assert torch.autograd.gradcheck(lambda features: POOLINGS[name](features, rois, (2, 3), 0.9), (features,))
+
+
+def test_gradients_through_the_pyramid(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    features = [torch.randn(1, 1, 24 // s, 32 // s, generator=generator, dtype=torch.float64) for s in (4, 8)]
+    features = [level.to(device).requires_grad_() for level in features]
+    rois = torch.tensor([[0.0, 2, 3, 9, 10], [0, 1, 1, 30, 22]], dtype=torch.float64, device=device)  # one a level
+
+    def pool(*features: Tensor) -> Tensor:
+        return pyramid_roi_align(features, rois, (4, 8), 2, canonical_size=16, canonical_level=3)
+
+    assert torch.autograd.gradcheck(pool, features)
 
 
 @pytest.mark.parametrize("name", POOLINGS)
@@ -385,6 +420,20 @@ def test_levels_as_torchvision(device: torch.device, lowest: int, highest: int, 
     assert torch.equal(assign_fpn_levels(boxes, lowest, highest, size, level), expected)
 
 
+def test_a_box_of_336_px_is_on_p4_as_the_level_is_rounded_down() -> None:
+    """log2(336 / 224) is 0.58: rounded to the nearest level, the box would be on P5."""
+    assert assign_fpn_levels(torch.tensor([[0.0, 0.0, 336.0, 336.0]])).tolist() == [4]
+
+
+@given(st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 3), st.integers(3, 6))
+def test_twice_the_size_is_one_level_up_within_the_levels_there_are(w: int, h: int, lowest: int, highest: int) -> None:
+    boxes = torch.tensor([[0, 0, w, h], [7, 9, 7 + w, 9 + h], [0, 0, h, w], [0, 0, 2 * w, 2 * h]], dtype=torch.float64)
+    free = assign_fpn_levels(boxes, -20, 20)
+    assert free.diff().tolist() == [0, 0, 1]
+    assert 224 * 2.0 ** (free[0] - 4) <= math.sqrt(w * h) * (1 + 1e-6) < 224 * 2.0 ** (free[0] - 3) * (1 + 1e-6)
+    assert torch.equal(assign_fpn_levels(boxes, lowest, highest), free.clamp(lowest, highest))
+
+
 def test_levels_of_no_boxes() -> None:
     assert assign_fpn_levels(torch.zeros(0, 4)).shape == (0,)
 
@@ -433,6 +482,20 @@ def test_pyramid_is_align_on_the_level_of_each_roi(device: torch.device, samplin
     for row, level in enumerate([3, 4, 2, 4]):
         alone = roi_align(features[level - 2], rois[row, None], (3, 4), 1 / 2**level, sampling_ratio, aligned)
         assert torch.equal(pooled[row, None], alone)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.integers(0, 1), *[st.integers(0, 250)] * 4), max_size=6), st.randoms())
+def test_in_a_pyramid_every_roi_is_pooled_by_itself(rows: list[list[int]], random: Random) -> None:
+    features = random_pyramid(torch.float64)
+    rois = torch.tensor(rows, dtype=torch.float64).view(-1, 5)
+    rois[:, 3:] += rois[:, 1:3]
+    pooled = pyramid_roi_align(features, rois, STRIDES, 2, canonical_size=64)
+    levels = assign_fpn_levels(rois[:, 1:], canonical_size=64)
+    for row, (roi, level) in enumerate(zip(rois, levels.tolist(), strict=True)):
+        close(pooled[row, None], roi_align(features[level - 2], roi[None], 2, 1 / 2**level))
+    order = random.sample(range(len(rois)), len(rois))
+    assert torch.equal(pyramid_roi_align(features, rois[order], STRIDES, 2, canonical_size=64), pooled[order])
 
 
 def test_pyramid_of_other_levels() -> None:
@@ -503,6 +566,17 @@ def test_what_is_not_rois_is_refused(name: str, case: str) -> None:
     rois, error, message = BAD_ROIS[case]
     with pytest.raises(error, match=message):
         CALLS[name](FEATURES, rois)
+
+
+@given(st.lists(st.sampled_from([-1, 0, 0.5, 1, 2, math.nan]), max_size=4))
+def test_the_first_wrong_batch_index_is_named_and_rois_pass(indices: list[float]) -> None:
+    rois = torch.tensor([[index, 0, 0, 1, 1] for index in indices], dtype=torch.float32).view(-1, 5)
+    wrong = [row for row, index in enumerate(indices) if index not in (0, 1)]
+    if not wrong:
+        check_rois(FEATURES, rois)
+    else:
+        with pytest.raises(ValueError, match=rf"^rois\[{wrong[0]}, 0\] must be a batch index from 0 to 1"):
+            check_rois(FEATURES, rois)
 
 
 @pytest.mark.usefixtures("without_shape_checks")
