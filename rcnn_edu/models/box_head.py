@@ -123,6 +123,7 @@ class DetectionSelector:
     iou_thresh: float = 0.5
     max_detections: int = 100
     suppression: Literal["hard", "gaussian", "linear"] = "hard"  # NMS, or one of the two Soft-NMS
+    sigma: float = 0.5  # of the Gaussian one
 
     def __call__(self, boxes: Float[Tensor, "r c 4"], probabilities: Float[Tensor, "r K_plus_1"]) -> Detection:
         """Return ``boxes``, ``labels`` and ``scores`` of the detections, best first."""
@@ -137,6 +138,7 @@ class DetectionSelector:
             min_size=1e-2,
             max_detections=self.max_detections,
             suppression=self.suppression,
+            sigma=self.sigma,
         )
         return {"boxes": boxes[keep], "labels": labels[keep], "scores": kept_scores}
 
