@@ -4,11 +4,14 @@ from rcnn_edu.explore.detections import draw_detections
 from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
+from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
 __all__ = [
     "LivePlot",
     "anchor_explorer",
+    "ap_explorer",
+    "crowd_explorer",
     "draw_detections",
     "draw_losses",
     "draw_scene",
