@@ -9,10 +9,10 @@ bin = $(VENV)/bin
 code = rcnn_edu tests notebooks
 notebooks = $(sort $(wildcard notebooks/*.ipynb))
 
-.PHONY: help lab test check bench notebooks clean
+.PHONY: help lab test check bench experiments notebooks clean
 
 help: ## list the targets (the default)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  PYTHON=python3.12   the Python to set up with, 3.11 or newer; else the first that is found"
 	@echo "  VENV=folder         where to set up, $(VENV) unless told"
@@ -42,6 +42,11 @@ check: $(VENV)/.test ## the quick part of `make test`, for between two edits
 bench: $(VENV)/.test ## measure the operations and the detectors against torchvision's, for the README
 	$(bin)/python -m tests.benchmarks
 	$(bin)/python -m tests.benchmarks.readme
+
+experiments: $(VENV)/.lab ## repeat every experiment whose results are not in data/results yet; hours
+	for name in $$($(bin)/python -c 'from rcnn_edu.training import experiments; print(*experiments.names())'); do \
+		$(bin)/python -m rcnn_edu experiment $$name || exit 1; \
+	done
 
 notebooks: $(VENV)/.test ## run every notebook from the top, in place, and clean it for a commit
 	$(bin)/python -m tests.notebooks.execute $(notebooks)

@@ -113,6 +113,18 @@ def parser() -> argparse.ArgumentParser:
     detect.add_argument("--overwrite", action="store_true", help="replace pictures that are there")
     _add_device(detect)
 
+    experiment = _command(
+        commands,
+        "experiment",
+        "Repeat a paper's table in miniature, or show its figures as they are stored.",
+        ["soft_nms", "soft_nms --show", "multi_scale --seeds 1 --quick"],
+    )
+    experiment.add_argument("name", metavar="NAME", help="of the experiment; a wrong one lists them all")
+    experiment.add_argument("--seeds", type=int, default=3, metavar="N", help="how many, from 0 on (default: 3)")
+    experiment.add_argument("--show", action="store_true", help="measure nothing, show what is stored")
+    experiment.add_argument("--quick", action="store_true", help="only see that it runs: small, and nothing is stored")
+    _add_device(experiment)
+
     download = _command(
         commands, "download", "Fetch what the course does not bring.", ["nuclei --to nuclei", "mask_rcnn_resnet50_fpn"]
     )

@@ -18,7 +18,7 @@ from rcnn_edu.explore.detections import draw_detections
 from rcnn_edu.models import FasterRCNN, load_checkpoint, load_model, multi_scale_test, save_checkpoint
 from rcnn_edu.models.presets import BUILDERS, CHECKPOINTS
 from rcnn_edu.models.transform import Detection
-from rcnn_edu.training import TrainSettings, to_results
+from rcnn_edu.training import TrainSettings, experiments, to_results
 from rcnn_edu.training import evaluate as evaluate_model
 from rcnn_edu.training import train as train_model
 
@@ -107,6 +107,16 @@ def detect(options: argparse.Namespace) -> None:
     _write_json(results_file, report, options.overwrite)
     sure = sum(annotation["score"] >= options.score_thresh for annotation in annotations)
     print(f"{sure} objects in {len(images)} images: see {folder}")
+
+
+def experiment(options: argparse.Namespace) -> None:
+    """Print an experiment's table, after measuring what is not stored yet."""
+    if options.show:
+        print(experiments.table(experiments.read(options.name)))
+        return
+    print(
+        experiments.table(experiments.repeat(options.name, options.seeds, device=options.device, quick=options.quick))
+    )
 
 
 def download(options: argparse.Namespace) -> None:

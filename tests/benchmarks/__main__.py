@@ -8,8 +8,9 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 
+from rcnn_edu.training.machine import describe_machine
 from tests.benchmarks import assignment, masks, models, nms, roi, soft_nms
-from tests.benchmarks.harness import ROOT, Case, describe_machine, measure, peak_memory, table
+from tests.benchmarks.harness import ROOT, Case, measure, peak_memory, table
 
 RESULTS = ROOT / "data" / "results"
 SUBJECTS: dict[str, Callable[[bool], list[Case]]] = {

@@ -7,7 +7,6 @@ interrupted, it goes on where it was.
 import argparse
 import json
 import shutil
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from rcnn_edu.__main__ import main as run
 from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.models import load_model
 from rcnn_edu.training import Evaluation, evaluate, read_log
+from rcnn_edu.training.machine import describe_machine
 from rcnn_edu.training.train import LOG
-from tests.benchmarks.harness import ROOT, describe_machine
+from tests.benchmarks.harness import ROOT
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 OPTIONS = {
@@ -40,7 +40,6 @@ def card(name: str, command: Sequence[str], evaluation: Evaluation, log: Path) -
     return {
         "checkpoint": f"{name}.safetensors",
         "command": " ".join(["python -m rcnn_edu", *command]),
-        "commit": subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout.strip(),
         "trained_on": f"scenes of seed 0, {STEPS * BATCH_SIZE} looks at {TRAIN_SCENES} scenes",
         "evaluated_on": f"{TEST_SCENES} scenes of seed {TEST_SEED}",
         "training_minutes": round(seconds / 60, 1),

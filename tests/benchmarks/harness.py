@@ -4,8 +4,6 @@ A subject, such as ``roi.py``, lists its cases; ``__main__.py`` runs them. To ad
 ``cases(quick) -> list[Case]``, and name it in ``SUBJECTS`` there.
 """
 
-import datetime
-import platform
 import re
 import resource
 import statistics
@@ -16,9 +14,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-import torchvision
 
 ROOT = Path(__file__).parents[2]
 WARM_UP = 1
@@ -118,24 +113,3 @@ def table(report: dict[str, Any]) -> str:
             lines.append(f"    {'times as fast as ' + row['rival']:48}{row['ratio']:10.1f}")
         lines.append(f"  {'median of the ratios':50}{median_ratio:10.1f}")
     return "\n".join(line.rstrip() for line in lines)
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return what a reader needs to judge the figures by."""
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "cpu": _cpu_model(),
-        "threads": torch.get_num_threads(),
-    }
-
-
-def _cpu_model() -> str:
-    linux = Path("/proc/cpuinfo")
-    if linux.exists():
-        for line in linux.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from rcnn_edu.training.machine import describe_machine
 from tests.benchmarks import __main__ as benchmarks
 from tests.benchmarks import harness, readme, roi
-from tests.benchmarks.harness import ROOT, Case, Contenders, describe_machine, measure, table
+from tests.benchmarks.harness import ROOT, Case, Contenders, measure, table
 
 
 @pytest.mark.parametrize("subject", benchmarks.SUBJECTS)
@@ -48,7 +49,7 @@ def test_a_run_writes_what_the_lessons_read(tmp_path: Path, monkeypatch: pytest.
     benchmarks.main(["small", "--rounds", "3"])
     report = json.loads((tmp_path / "results" / "bench_small_cpu.json").read_text(encoding="utf-8"))
     assert list(report) == [
-        *["command", "date", "python", "torch", "torchvision", "cpu", "threads"],
+        *["command", "date", "commit", "python", "torch", "torchvision", "cpu", "threads"],
         *["subject", "rounds", "cases", "median_ratios"],
     ]
     assert report["command"] == "python -m tests.benchmarks small --rounds 3"

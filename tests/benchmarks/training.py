@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.models import MaskRCNN, tiny_mask_rcnn
 from rcnn_edu.training import Evaluation, TrainSettings, evaluate, read_log, train
+from rcnn_edu.training.machine import describe_machine
 from rcnn_edu.training.train import LOG
-from tests.benchmarks.harness import ROOT, describe_machine
+from tests.benchmarks.harness import ROOT
 from tests.benchmarks.models import torchvision_tiny
 
 RESULT = ROOT / "data" / "results" / "training_against_torchvision.json"

@@ -1,0 +1,136 @@
+"""The papers' tables in miniature: each module is an experiment, whose header says what it asks and how long it takes.
+
+A module has ``PAPER``, the paper's figures by row and column, and ``measure(seed, quick, device)``, which returns ours
+in the same form, as fractions. What is around them, the seeds, the file and the table, is here.
+
+``python -m rcnn_edu experiment NAME`` repeats one.
+"""
+
+import importlib
+import json
+import math
+import pkgutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+from rcnn_edu.training.machine import describe_machine
+
+Rows = dict[str, dict[str, float]]  # a figure for each row and column of a table
+RESULTS = Path(__file__).resolve().parents[3] / "data" / "results"  # in a clone of the course
+
+
+def names() -> list[str]:
+    """Return the names of all experiments."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Any:
+    """Return an experiment's module.
+
+    Raises:
+        ValueError: if there is none of this name.
+    """
+    if name not in names():
+        raise ValueError(f"there is no experiment {name!r}; there are {', '.join(names())}")
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def repeat(
+    name: str, seeds: int = 3, *, device: str = "cpu", quick: bool = False, folder: Path = RESULTS
+) -> dict[str, Any]:
+    """Return an experiment's figures for each seed, with their mean and spread, and write them to ``NAME.json``.
+
+    Seeds that the file has already are not measured again, so an interrupted experiment goes on. Delete the file to
+    begin anew.
+
+    Args:
+        name: of the experiment.
+        seeds: how many, from 0 on; each decides over all that is random.
+        device: to run on.
+        quick: only show that it runs: a few seconds, nothing written.
+        folder: for the file.
+
+    Raises:
+        ValueError: if there is no experiment of this name, or fewer seeds than one.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}; 3 show a spread")
+    experiment = find(name)
+    path = folder / f"{name}.json"
+    command = f"python -m rcnn_edu experiment {name} --seeds {seeds}"
+    runs = {} if quick or not path.exists() else json.loads(path.read_text(encoding="utf-8"))["runs"]
+    for seed in range(seeds):
+        if str(seed) in runs:
+            continue
+        start = time.perf_counter()
+        figures = experiment.measure(seed, quick=quick, device=device)
+        seconds = round(time.perf_counter() - start, 1)
+        runs[str(seed)] = {"figures": figures, "seconds": seconds, "device": device, **describe_machine()}
+        report = {"experiment": name, "command": command, "runs": runs, **summary(runs)}
+        if not quick:
+            _write(path, report)
+    return {"experiment": name, "command": command, "runs": runs, **summary(runs)}
+
+
+def summary(runs: dict[str, Any]) -> dict[str, Rows]:
+    """Return the mean over the seeds and the spread: the standard deviation, NaN's place taken by what there is."""
+    collected: dict[str, dict[str, list[float]]] = {}
+    for run in runs.values():
+        for row, figures in run["figures"].items():
+            for column, figure in figures.items():
+                if figure is not None and not math.isnan(figure):
+                    collected.setdefault(row, {}).setdefault(column, []).append(figure)
+    return {
+        "mean": {row: {c: statistics.fmean(v) for c, v in columns.items()} for row, columns in collected.items()},
+        "spread": {
+            row: {c: statistics.stdev(v) if len(v) > 1 else 0.0 for c, v in columns.items()}
+            for row, columns in collected.items()
+        },
+    }
+
+
+def _write(path: Path, report: dict[str, Any]) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
+    """Return the stored figures of an experiment.
+
+    Raises:
+        FileNotFoundError: if it has not been run.
+    """
+    find(name)
+    path = folder / f"{name}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"there are no results of {name} yet; run: python -m rcnn_edu experiment {name}")
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return report
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return an experiment's figures as text, in percent: mean ± spread over the seeds, the paper's in brackets."""
+    experiment = find(report["experiment"])
+    mean, spread, paper = report["mean"], report["spread"], experiment.PAPER
+    columns = list(dict.fromkeys(column for row in [*mean.values(), *paper.values()] for column in row))
+    cells = [["", *columns]]
+    for row in dict.fromkeys([*mean, *paper]):
+        line = [row]
+        for column in columns:
+            ours = mean.get(row, {}).get(column)
+            percent, digits = (1, 3) if column.startswith("seconds") else (100, 1)
+            text = "" if ours is None else f"{percent * ours:.{digits}f} ± {percent * spread[row][column]:.{digits}f}"
+            theirs = paper.get(row, {}).get(column)
+            line.append(f"{text} [{theirs}]".strip() if theirs is not None else text)
+        cells.append(line)
+    widths = [max(len(line[place]) for line in cells) for place in range(len(columns) + 1)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    runs = report["runs"].values()
+    minutes = statistics.fmean(run["seconds"] for run in runs) / 60
+    machine = next(iter(runs))
+    question = (experiment.__doc__ or "").splitlines()[0]
+    tail = f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}"
+    return "\n".join([question, "", *lines, "", tail, "in brackets: the paper's, on other data"])
