@@ -108,6 +108,25 @@ def test_importing_the_package_imports_nothing() -> None:
     assert not list(imports(parse(PACKAGE / "__init__.py"), "rcnn_edu"))
 
 
+def private_imports(tree: ast.Module) -> Iterator[str]:
+    """Yield the names with one underscore before them that the tree imports: another file's own affairs."""
+    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    names = [
+        alias.name for node in froms for alias in node.names if node.level or (node.module or "")[:8] == "rcnn_edu"
+    ]
+    yield from (name for name in names if re.match(r"_[^_]", name))
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_no_file_needs_another_s_private_names(path: Path) -> None:
+    assert not list(private_imports(parse(path)))
+
+
+def test_the_check_of_private_names_sees_one() -> None:
+    tree = ast.parse("from rcnn_edu import __version__\nfrom rcnn_edu.ops.roi import _a, b\nfrom .boxes import _c")
+    assert list(private_imports(tree)) == ["_a", "_c"]
+
+
 @pytest.mark.parametrize("path", sorted(PACKAGE.glob("ops/*.py")), ids=lambda path: path.name)
 def test_an_operation_needs_torch_alone(path: Path) -> None:
     used = {name.split(".")[0] for name in imports(parse(path), module_name(path))}
