@@ -30,6 +30,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
 def train(options: argparse.Namespace) -> None:
     """Train a detector, or go on with it, and write it as a checkpoint."""
+    if options.masks and "cascade" not in options.preset:
+        raise ValueError(f"--masks is for the cascades; {options.preset} draws masks always or never")
+    if options.weights == COCO and options.preset not in COCO_MODELS:
+        raise ValueError(f"COCO's weights are for {' and '.join(COCO_MODELS)}, not for {options.preset}")
     dataset = _dataset(options)
     extra = {"mask": True} if options.masks else {}
     settings = TrainSettings(

@@ -163,6 +163,12 @@ def test_data_must_be_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
     assert "name the data: --images FOLDER --annotations FILE.json" in error_of(capsys, "train", tmp_path)
 
 
+def test_options_that_do_not_fit_the_preset(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert "--masks is for the cascades" in error_of(capsys, "train", tmp_path, "--scenes", "1", "--masks")
+    error = error_of(capsys, "train", tmp_path, "--scenes", "1", "--weights", "COCO_V1")
+    assert "COCO's weights are for mask_rcnn_resnet50_fpn and" in error
+
+
 def test_a_model_of_other_classes_is_not_evaluated(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,11 +6,12 @@ from rcnn_edu.classroom.checks import judge
 from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
+from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
 __all__ = ["Verdict", "check"]
 
-_EXERCISES = {exercise.name: exercise for exercise in (BILINEAR_SAMPLE, ROI_ALIGN, ASSIGN_ANCHORS_TO_GT)}
+_EXERCISES = {exercise.name: exercise for exercise in (BILINEAR_SAMPLE, ROI_ALIGN, ASSIGN_ANCHORS_TO_GT, SOFT_NMS)}
 
 
 def check(exercise: str, function: Any) -> Verdict:

@@ -50,7 +50,7 @@ class AnchorState:
 
     a: XYXY = (26.0, 54.0, 106.0, 133.0)
     b: XYXY = (94.0, 18.0, 130.0, 53.0)
-    c: XYXY = (32.0, 70.0, 50.0, 88.0)
+    c: XYXY = (57.0, 68.0, 76.0, 87.0)
     thresholds: tuple[float, float] = (0.3, 0.7)
     keep_best: bool = True
 
@@ -256,7 +256,7 @@ def best_iou_figure(sizes: Float[Tensor, " s"], curves: Mapping[str, Float[Tenso
         plot.set(xscale="log", ylim=(0, 1), xlabel="size of the object, px", ylabel="best IoU with an anchor")
         plot.set_xticks([8, 16, 32, 64, 128], ["8", "16", "32", "64", "128"])
         plot.minorticks_off()
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[0].legend(frameon=False, loc="lower right", title="shape of the object")
     return figure
 
 
@@ -266,10 +266,10 @@ def unlearnt_figure(groups: Sequence[str], percent: Mapping[str, Sequence[float]
     width = 0.8 / len(percent)
     for place, ((name, values), (color, _, _)) in enumerate(zip(percent.items(), LOOKS, strict=False)):
         at = [group + (place - (len(percent) - 1) / 2) * width for group in range(len(groups))]
-        bars = axes.bar(
-            at, values, 0.92 * width, color=PALETTE[color][0], label=name, hatch=("", "//", "..")[place % 3]
-        )
+        look = {"color": PALETTE[color][0], "hatch": ("", "//", "..")[place % 3], "edgecolor": "white", "linewidth": 0}
+        bars = axes.bar(at, values, 0.92 * width, label=name, **look)
         axes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=9)
+    axes.set_axisbelow(True)
     axes.set(xlabel="size of the object, px", ylabel="objects, %", xticks=range(len(groups)), ylim=(0, 112))
     axes.set_xticklabels(groups)
     axes.legend(frameon=False)

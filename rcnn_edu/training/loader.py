@@ -40,14 +40,13 @@ def batches(
     """Yield this process's share of the batch of each step, images before targets."""
     share = batch_size // world_size
     numbers = [list(range(step * batch_size + rank * share, step * batch_size + (rank + 1) * share)) for step in steps]
+    start = "spawn" if workers else None  # a fork would inherit the locks of threads that it does not inherit
     loader = DataLoader(
         samples,
         batch_sampler=numbers,
         num_workers=workers,
         collate_fn=_as_lists,
-        multiprocessing_context="spawn"
-        if workers
-        else None,  # a fork would inherit the threads' locks, not the threads
+        multiprocessing_context=start,
         persistent_workers=workers > 0,
     )
     yield from loader
