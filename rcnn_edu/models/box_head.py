@@ -207,7 +207,7 @@ class BoxHead(nn.Module):
         features: Pyramid,
         proposals: Boxes,
         targets: Sequence[Target],
-        sizes: Sequence[Size],
+        sizes: Sequence[Size],  # a cascade clips to them; a single head has no use for them
         generator: torch.Generator | None = None,
     ) -> tuple[dict[str, Tensor], SampledRoIs]:
         """Return ``loss_classifier`` and ``loss_box_reg`` of RoIs sampled in each image, and these RoIs."""

@@ -48,7 +48,7 @@ class Cascade(nn.Module):
                     num_classes,
                     in_channels,
                     class_agnostic=True,  # a stage's box must not depend on a class not yet decided
-                    delta_weights=tuple(weight * number for weight in (10.0, 10.0, 5.0, 5.0)),  # deltas shrink: eq. 6
+                    delta_weights=tuple(weight * number for weight in (10.0, 10.0, 5.0, 5.0)),  # deltas shrink: fig. 2
                     sampler=replace(sampler, iou_thresh=iou_thresh),
                 )
                 for number, iou_thresh in enumerate(iou_thresholds, start=1)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 DeltaWeights = tuple[float, float, float, float]  # of dx, dy, dw, dh
 
-# A size grows at most from 16 px to 1000 px in one regression step: without a limit, exp(dw) of an
+# A size grows at most as from 16 px to 1000 px in one regression step: without a limit, exp(dw) of an
 # untrained head overflows to infinity.
 MAX_LOG_SCALE = math.log(1000 / 16)
 
@@ -123,7 +123,7 @@ def decode_boxes(
 ) -> Float[Tensor, "n 4"]:
     """Return the boxes that ``deltas`` move ``boxes`` to, shape (n, 4): the inverse of :func:`encode_boxes`.
 
-    A size changes by at most a factor of 1000/16, so that no output of an untrained head is infinite.
+    A size grows at most by a factor of 1000/16, so that no output of an untrained head is infinite.
 
     Raises:
         ValueError: for rows that are not boxes, or another number of deltas.

@@ -1,4 +1,5 @@
 import copy
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -191,6 +192,9 @@ def test_soft_nms_keeps_what_nms_drops_with_a_lower_score() -> None:
         found = DetectionSelector(suppression=suppression)(boxes, probabilities)
         assert len(found["scores"]) == 2
         assert 0.001 < found["scores"][1] < 0.05  # not cut at score_thresh a second time
+    wider = DetectionSelector(suppression="gaussian", sigma=2.0)(boxes, probabilities)
+    iou = 1080 / 1320
+    assert wider["scores"].tolist() == pytest.approx([0.9, 0.15 * math.exp(-(iou**2) / 2)])
 
 
 def test_at_most_so_many_detections() -> None:

@@ -66,6 +66,14 @@ def test_the_same_seed_draws_the_same_on_every_device(device: torch.device) -> N
     assert drawn[0] == sample_rois(labels, 20, 0.5, torch.Generator().manual_seed(0)).tolist()
 
 
+def test_the_generator_may_live_on_the_labels_device(device: torch.device) -> None:
+    labels = torch.tensor([0, 1] * 50, device=device)
+    drawn = [sample_rois(labels, 20, 0.5, torch.Generator(device).manual_seed(seed)) for seed in (0, 0, 1)]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    assert all(sampled.device.type == device.type for sampled in drawn)
+
+
 @given(LABELS, st.integers(0, 20), st.sampled_from([0.0, 0.25, 0.5, 1.0]), st.integers(0, 100))
 def test_as_many_as_torchvision_and_each_once(labels: Tensor, number: int, fraction: float, seed: int) -> None:
     before = labels.clone()
