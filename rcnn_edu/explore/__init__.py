@@ -2,6 +2,7 @@
 
 from rcnn_edu.explore.detections import draw_detections
 from rcnn_edu.explore.figures import draw_scene, show, show_source
+from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explorer
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
@@ -11,11 +12,14 @@ __all__ = [
     "LivePlot",
     "anchor_explorer",
     "ap_explorer",
+    "codec_explorer",
     "crowd_explorer",
     "draw_detections",
     "draw_losses",
     "draw_scene",
+    "iou_explorer",
     "roi_explorer",
+    "score_explorer",
     "show",
     "show_source",
 ]
