@@ -371,6 +371,69 @@ def recalls(detections: Sequence[Detection], targets: Sequence[Target]) -> tuple
     return 100 * float(hit[close].float().mean()), 100 * float(hit[~close].float().mean()), count
 
 
+def real_crowd(raw: Detection, target: Target) -> dict[str, Any]:
+    """Return an explorer's crowd: the scene's closest two objects of a class, and the three best boxes about each.
+
+    Raises:
+        ValueError: for a scene without such a pair, or without as many boxes of their class near them.
+    """
+    iou = box_iou(target["boxes"], target["boxes"]) * (target["labels"][:, None] == target["labels"])
+    first, second = divmod(int(iou.fill_diagonal_(0).argmax()), len(iou))
+    label, objects = target["labels"][first], target["boxes"][[first, second]]
+    overlap = box_iou(raw["boxes"], objects) * (raw["labels"] == label)[:, None]
+    chosen = []
+    for place in range(2):
+        near = (overlap[:, place] > 0.4) & (overlap[:, place] >= overlap[:, 1 - place])
+        chosen.append((raw["scores"] * near).argsort(descending=True, stable=True)[:3])
+        if iou[first, second] == 0 or near.sum() < 3:
+            raise ValueError("the scene has no two close objects with three boxes each; choose another one")
+    index = torch.cat(chosen)
+    index = index[raw["scores"][index].argsort(descending=True, stable=True)]
+    boxes = [_tenths(box) for box in raw["boxes"][index].tolist()]
+    scores = tuple(round(score, 3) for score in raw["scores"][index].tolist())
+    return {**dict(zip(NAMES, boxes, strict=True)), "scores": scores, "objects": tuple(map(_tenths, objects.tolist()))}
+
+
+def _tenths(box: list[float]) -> XYXY:
+    x1, y1, x2, y2 = (round(value, 1) for value in box)
+    return x1, y1, x2, y2
+
+
+def to_pixels(image: Float[Tensor, "3 H W"]) -> NDArray[np.uint8]:
+    """Return an image from 0 to 1 as pixels (H, W, 3)."""
+    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def boxes_scene(image: Float[Tensor, "3 H W"], target: Target, detections: Mapping[str, Detection]) -> Scene:
+    """Return the image once for each set of detections, by title: right ones solid, the others dashed."""
+    pixels = to_pixels(image)
+    height, width = pixels.shape[:2]
+    panels = []
+    for place, (title, detection) in enumerate(detections.items()):
+        items: list[Item] = [Image("scene", pixels, (0, 0, width, height), smooth=True)]
+        items += _found_boxes(detection, target, 1.5)
+        title = f"{title}: {len(detection['scores'])} boxes"
+        panels.append(Panel((8 + 318 * place, 26, 308, 308), (0, 0, width, height), items, title))
+    legend: list[Item] = [
+        Points([(8, 10)], "green", 5),
+        Text(20, 10, "finds an object at IoU 0.5, its class right", size=12),
+        Points([(318, 10)], "orange", 5),
+        Text(330, 10, "one too many for its object, or wrong (dashed)", size=12),
+    ]
+    panels.append(Panel((8, 340, 944, 20), (0, 0, 944, 20), legend, framed=False))
+    counts = ", ".join(f"{title.lower()} {len(detection['scores'])} boxes" for title, detection in detections.items())
+    return Scene(960, 364, panels, f"A crowded scene with {len(target['boxes'])} objects: {counts}.")
+
+
+def _found_boxes(detection: Detection, target: Target, width: float) -> list[Item]:
+    """Return the detections' boxes, the best on top: green if right, dashed orange if not."""
+    rows = zip(match(detection, target).tolist(), detection["boxes"].tolist(), strict=True)
+    return [
+        Box(_tenths(box), "green" if index >= 0 else "orange", width, dashed=index < 0)
+        for index, box in reversed(list(rows))
+    ]
+
+
 @dataclass(frozen=True)
 class APState:
     """What the learner changes: how a detector's raw boxes are suppressed, and which scene the picture shows."""
@@ -437,15 +500,13 @@ def _scene_panel(state: APState, outputs: Outputs, parameter: float) -> Panel:
     detection = outputs.finish(state.method, parameter, state.cut)[state.scene]
     detection = {name: values[detection["scores"] >= SHOWN_SCORE] for name, values in detection.items()}
     image, target = outputs.images[state.scene], outputs.targets[state.scene]
-    pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    pixels = to_pixels(image)
     height, width = pixels.shape[:2]
     found = match(detection, target).tolist()
     items: list[Item] = [Image(f"scene {state.scene}", pixels, (0, 0, width, height), smooth=True)]
-    for index, box in enumerate(target["boxes"].tolist()):
-        if index not in found:
-            items.append(Box(tuple(box), "ink", 1, fill=0.3))
-    for index, box in reversed(list(zip(found, detection["boxes"].tolist(), strict=True))):
-        items.append(Box(tuple(box), "green" if index >= 0 else "orange", 2, dashed=index < 0))
+    missed = [box for index, box in enumerate(target["boxes"].tolist()) if index not in found]
+    items += [Box(_tenths(box), "ink", 1, fill=0.3) for box in missed]
+    items += _found_boxes(detection, target, 2)
     title = f"Scene {state.scene} after {state.method}: scores from {SHOWN_SCORE}"
     return Panel((10, 28, 372, 372), (0, 0, width, height), items, title)
 

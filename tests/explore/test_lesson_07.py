@@ -241,6 +241,36 @@ def test_recall_of_neighbours_and_of_the_others() -> None:
     assert lesson_07.recalls([found], [target]) == (50, 0, 2)
 
 
+def test_a_real_crowd_is_the_closest_pair_and_three_boxes_about_each() -> None:
+    objects = torch.tensor([[10.0, 10, 50, 50], [20, 10, 60, 50], [100, 100, 140, 140], [101, 100, 141, 140]])
+    target = {"boxes": objects, "labels": torch.tensor([1, 1, 2, 1])}  # the last two are of different classes
+    rows = [[10.0 + x, 10, 50 + x, 50] for x in (0, 1, 2, 3, 8, 9, 10, 11)] + [[20.0, 10, 60, 50], [100, 0, 120, 20]]
+    raw = detection(rows, [1] * 8 + [2, 1], [0.1, 0.8, 0.7, 0.6, 0.95, 0.5, 0.4, 0.3, 0.99, 0.98])
+    crowd = lesson_07.real_crowd(raw, target)
+    assert crowd["objects"] == ((10, 10, 50, 50), (20, 10, 60, 50))
+    assert crowd["scores"] == pytest.approx((0.95, 0.8, 0.7, 0.6, 0.5, 0.4))
+    assert crowd["a"] == (18, 10, 58, 50)
+    assert "keeps A" in crowd_scene(CrowdState(**crowd)).alt
+
+
+def test_a_scene_without_a_crowd_is_refused() -> None:
+    target = {"boxes": THREE[:2], "labels": torch.tensor([1, 1])}
+    with pytest.raises(ValueError, match="no two close objects"):
+        lesson_07.real_crowd(RAW, target)
+    apart = {"boxes": THREE[:2], "labels": torch.tensor([1, 2])}
+    with pytest.raises(ValueError, match="no two close objects"):
+        lesson_07.real_crowd(RAW, apart)
+
+
+def test_before_and_after_stand_side_by_side() -> None:
+    target = {"boxes": THREE[:1], "labels": torch.tensor([1])}
+    scene = lesson_07.boxes_scene(torch.zeros(3, 20, 30), target, {"Before": RAW, "After": finish([RAW])[0]})
+    assert [panel.title for panel in scene.panels[:2]] == ["Before: 4 boxes", "After: 3 boxes"]
+    assert scene.alt == "A crowded scene with 1 objects: before 4 boxes, after 3 boxes."
+    colors = [item.color for item in scene.panels[0].items if isinstance(item, Box)]
+    assert colors == ["orange"] * 3 + ["green"]  # the best on top
+
+
 # On a detector: the numbers are an untrained one's, and mean nothing
 
 
