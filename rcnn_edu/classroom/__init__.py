@@ -3,6 +3,8 @@
 from typing import Any
 
 from rcnn_edu.classroom.checks import judge
+from rcnn_edu.classroom.lesson_00_box_iou import BOX_IOU
+from rcnn_edu.classroom.lesson_00_encode_boxes import DECODE_BOXES, ENCODE_BOXES
 from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
@@ -11,7 +13,15 @@ from rcnn_edu.classroom.verdict import Verdict
 
 __all__ = ["Verdict", "check"]
 
-_EXERCISES = {exercise.name: exercise for exercise in (BILINEAR_SAMPLE, ROI_ALIGN, ASSIGN_ANCHORS_TO_GT, SOFT_NMS)}
+_EXERCISES = {
+    exercise.name: exercise
+    for exercise in (
+        *(BOX_IOU, ENCODE_BOXES, DECODE_BOXES),
+        *(BILINEAR_SAMPLE, ROI_ALIGN),
+        *(ASSIGN_ANCHORS_TO_GT,),
+        *(SOFT_NMS,),
+    )
+}
 
 
 def check(exercise: str, function: Any) -> Verdict:
