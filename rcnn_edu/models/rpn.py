@@ -102,7 +102,7 @@ class RPN(nn.Module):
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
             rows = ((images[chosen, None] * height + y) * width + x).where(inside, 0)
             table = level.permute(0, 2, 3, 1).flatten(0, 2)  # one row a cell
-            patches.append(F.embedding(rows, table) * inside[:, :, None])
+            patches.append(F.embedding(rows, table).where(inside[:, :, None], 0))
             order.append(chosen)
             cells = cells - height * width
         ordered = torch.cat(patches)[torch.cat(order).argsort()].flatten(1)  # (n, 9 C)

@@ -83,6 +83,18 @@ def test_the_head_at_any_anchors_of_maps_of_any_size(sizes: list[tuple[int, int]
     torch.testing.assert_close(few_deltas, deltas[images, anchors])
 
 
+@pytest.mark.parametrize("wild", [math.inf, math.nan])
+def test_what_lies_elsewhere_cannot_spoil_an_anchor_at_the_border(wild: float) -> None:
+    """Beyond the border are zeros, and not some cell's features times zero: infinity times zero is not zero."""
+    rpn, features = small_rpn(), pyramid(images=1)
+    before = rpn.head_at(features, torch.tensor([0]), torch.tensor([8 * 12 * 3 - 1]))  # the lower right cell's last
+    features[0][0, :, 0, 0] = wild
+    features[0].requires_grad_()
+    after = rpn.head_at(features, torch.tensor([0]), torch.tensor([8 * 12 * 3 - 1]))
+    assert torch.equal(torch.cat([after[0][:, None], after[1]], 1), torch.cat([before[0][:, None], before[1]], 1))
+    assert torch.autograd.grad(after[0].sum(), features[0])[0].isfinite().all()
+
+
 # Proposals.
 
 
