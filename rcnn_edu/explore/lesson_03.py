@@ -266,7 +266,12 @@ def unlearnt_figure(groups: Sequence[str], percent: Mapping[str, Sequence[float]
     width = 0.8 / len(percent)
     for place, ((name, values), (color, _, _)) in enumerate(zip(percent.items(), LOOKS, strict=False)):
         at = [group + (place - (len(percent) - 1) / 2) * width for group in range(len(groups))]
-        look = {"color": PALETTE[color][0], "hatch": ("", "//", "..")[place % 3], "edgecolor": "white", "linewidth": 0}
+        look: dict[str, Any] = {
+            "color": PALETTE[color][0],
+            "hatch": ("", "//", "..")[place % 3],
+            "edgecolor": "white",
+            "linewidth": 0,
+        }
         bars = axes.bar(at, values, 0.92 * width, label=name, **look)
         axes.bar_label(bars, [f"{value:.0f}" for value in values], fontsize=9)
     axes.set_axisbelow(True)

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -100,7 +101,8 @@ def test_what_the_lesson_s_answers_say() -> None:
     ],
 )
 def test_which_anchors_the_lesson_s_answers_name(field: str, box: XYXY, shapes: set[tuple[int, int]]) -> None:
-    assigned = assign(replace(AnchorState(), **{field: box}))
+    fields: dict[str, Any] = {field: box}
+    assigned = assign(replace(AnchorState(), **fields))
     learning = (assigned.kinds["positive"] | assigned.kinds["rescued"]) & (assigned.matched == OBJECTS.index(field))
     sizes = (pyramid_anchors()[:, 2:] - pyramid_anchors()[:, :2])[learning]
     assert {(int(width), int(height)) for width, height in sizes.tolist()} == shapes
