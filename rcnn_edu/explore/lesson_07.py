@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
+from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore.canvas import BoxField, Explorer
 from rcnn_edu.explore.figures import plot_axes
 from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
@@ -178,6 +179,8 @@ def _label(name: str, xyxy: XYXY, score: float, color: str) -> Text:
     words = f"{name.upper()} {score:.2f}"
     if name in "bf":
         return Text(x2 - 3, y2 - 5, words, color, 12, "right", bold=True)
+    if name == "c":
+        return Text(x1 + 3, y2 - 5, words, color, 12, bold=True)
     if name == "d":
         return Text(x2 - 3, y1 + 6, words, color, 12, "right", bold=True)
     return Text(x1 + 3, y1 + 6, words, color, 12, bold=True)
@@ -339,6 +342,21 @@ def finish(
     return finished
 
 
+def to_coco(targets: Sequence[Target]) -> dict[str, Any]:
+    """Return the boxes of synthetic scenes in COCO's format: this lesson can do without their masks."""
+    height, width = SIZE
+    annotations = []
+    for index, target in enumerate(targets):
+        for label, (x1, y1, x2, y2) in zip(target["labels"].tolist(), target["boxes"].tolist(), strict=True):
+            box = {"bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)}
+            annotations.append({"image_id": index + 1, "category_id": label, **box})
+    return {
+        "images": [{"id": index + 1, "height": height, "width": width} for index in range(len(targets))],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(CATEGORIES, start=1)],
+        "annotations": annotations,
+    }
+
+
 def match(detection: Detection, target: Target, iou_thresh: float = 0.5) -> Int[Tensor, " k"]:
     """Return the object that each detection finds, or -1: the best score first, each object once, as COCO counts."""
     iou = box_iou(detection["boxes"], target["boxes"])
@@ -450,7 +468,7 @@ SHOWN_SCORE = 0.3  # less certain boxes would cover the picture
 HALF_RANGE = 2.5  # points of AP to either side of plain NMS that the strip has room for
 
 
-Measure = Callable[[list[Detection]], Mapping[str, float]]  # detections -> COCO's figures, from 0 to 1
+Measure = Callable[[list[Detection]], dict[str, float]]  # detections -> COCO's figures, from 0 to 100
 
 
 class Outputs:
@@ -475,7 +493,7 @@ class Outputs:
     def _figures(self, method: str, parameter: float, cut: float) -> dict[str, float]:
         detections = self.finish(method, parameter, cut)
         count = sum(len(detection["scores"]) for detection in detections) / len(detections)
-        return {**{name: 100 * value for name, value in self._measure(detections).items()}, "boxes": count}
+        return {**self._measure(detections), "boxes": count}  # boxes an image
 
 
 def ap_scene(state: APState, outputs: Outputs) -> Scene:
@@ -540,10 +558,7 @@ def _strip_panel(figures: dict[str, dict[str, float]], baseline: float) -> Panel
 
 def _figures_panel(figures: dict[str, dict[str, float]], parameters: dict[str, float]) -> Panel:
     columns = [*FIGURES, "boxes"]
-    items: list[Item] = [
-        Text(230 + 81 * place, 10, "boxes an image" if name == "boxes" else name, "muted", 12, "right")
-        for place, name in enumerate(columns)
-    ]
+    items: list[Item] = [Text(230 + 81 * place, 10, name, "muted", 12, "right") for place, name in enumerate(columns)]
     for row, (method, parameter) in enumerate(parameters.items()):
         y = 38 + 28 * row
         items.append(Text(4, y, f"{method}, {'σ' if method == 'Gaussian' else 'N_t'} {parameter:.2f}", size=13))

@@ -228,6 +228,18 @@ def test_each_object_is_found_once_and_by_the_best() -> None:
     assert match(found, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}).tolist() == [-1] * 4
 
 
+def test_scenes_become_coco_s_boxes() -> None:
+    scenes = SyntheticScenes(2, seed=1)
+    targets = [scenes[index][1] for index in range(2)]
+    expected, coco = as_coco(scenes), lesson_07.to_coco(targets)
+    assert coco["categories"] == expected["categories"]
+    for ours, theirs in zip(coco["annotations"], expected["annotations"], strict=True):
+        assert all(ours[key] == theirs[key] for key in ("image_id", "category_id", "bbox"))
+    perfect = [detection(t["boxes"].tolist(), t["labels"].tolist(), [1.0] * len(t["labels"])) for t in targets]
+    results = [row for index, found in enumerate(perfect) for row in to_results(found, index + 1, range(1, 5))]
+    assert evaluate_results(results, coco)["bbox"].figures["AP"] == pytest.approx(1)
+
+
 def test_only_neighbours_of_the_same_class_make_a_crowd() -> None:
     target = {"boxes": THREE, "labels": torch.tensor([1, 2, 1])}
     assert lesson_07.crowded(target).tolist() == [True, False, True]
@@ -276,7 +288,8 @@ def test_before_and_after_stand_side_by_side() -> None:
 
 def figures_of(scenes: SyntheticScenes, detections: list[Detection]) -> dict[str, float]:
     results = [row for index, found in enumerate(detections) for row in to_results(found, index + 1, range(1, 5))]
-    return evaluate_results(results, as_coco(scenes))["bbox"].figures
+    figures = evaluate_results(results, as_coco(scenes))["bbox"].figures
+    return {name: 100 * value for name, value in figures.items()}
 
 
 @pytest.fixture(scope="module")
