@@ -330,12 +330,14 @@ def score_scene(state: ScoreState, outputs: Outputs) -> Scene:
     for index, (x1, y1, x2, y2) in enumerate(target["boxes"].tolist()):
         if index not in found:
             items.append(Box((x1, y1, x2, y2), "ink", 1, fill=0.35))
+    names: list[Item] = []
     rows = list(zip(found, shown["boxes"].tolist(), shown["labels"].tolist(), shown["scores"].tolist(), strict=True))
     for index, (x1, y1, x2, y2), label, value in reversed(rows):
         color = "green" if index >= 0 else "orange"
         name = f"{outputs.categories[label - 1]} {value:.2f}"
         items.append(Box((x1, y1, x2, y2), color, 2, dashed=index < 0))
-        items.append(Text(min(x1, width - 34), max(y1 - 3, 4), name, color, 11, bold=True))
+        names.append(Text(min(x1, width - 34), max(y1 - 3, 4), name, color, 11, bold=True))
+    items += names  # on top of all boxes
     order = detection["scores"].argsort(descending=True, stable=True)
     ranked = match({name: values[order] for name, values in detection.items()}, target, iou)
     curve = precision_recall([index >= 0 for index in ranked.tolist()], objects)
@@ -426,7 +428,7 @@ def beside_truth_figure(
             image, detection, categories, score_thresh=score_thresh, min_side=470
         ),
     }
-    figure = Figure(figsize=(960 / DOTS_PER_INCH, 506 / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
+    figure = Figure(figsize=(860 / DOTS_PER_INCH, 454 / DOTS_PER_INCH), dpi=DOTS_PER_INCH)
     for place, (title, drawn) in enumerate(pictures.items()):
         axes = figure.add_axes((0.003 + 0.5 * place, 0.005, 0.494, 0.93))
         axes.imshow(drawn)
@@ -447,7 +449,7 @@ def shift_figure(shifts: Float[Tensor, " s"], curves: Mapping[str, Float[Tensor,
     for axes in (pixels, widths):
         for threshold in (0.5, 0.75):
             axes.axhline(threshold, color=PALETTE["muted"][0], linewidth=1)
-    pixels.legend(frameon=False, loc="upper right")
+    widths.legend(framealpha=1, edgecolor="none", loc="upper right")
     return figure
 
 
@@ -459,7 +461,7 @@ def precision_recall_figure(recalls: Sequence[float], curves: Mapping[str, Seque
         bar = bars.bar(place, 100 * sum(values) / len(values), 0.6, color=PALETTE[color][0])
         bars.bar_label(bar, fmt="%.0f")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.05))
-    axes.legend(frameon=False, loc="lower left")
+    bars.legend(*axes.get_legend_handles_labels(), framealpha=1, edgecolor="none", loc="upper right")
     bars.set(ylim=(0, 100), xticks=range(len(curves)))
     bars.set_xticklabels(curves)
     return figure
