@@ -36,6 +36,8 @@ MAKERS = [
     pytest.param(lambda: tiny_cascade_rcnn(2, mask=True), id="cascade_mask"),
 ]
 every_model = pytest.mark.parametrize("make", MAKERS)
+# Mask R-CNN has all the parts of Faster R-CNN, so the quick part of the tests leaves the latter out.
+both_kinds = pytest.mark.parametrize("kind", [pytest.param("faster", marks=pytest.mark.slow), "mask"])
 
 
 def scene(height: int, width: int, boxes: list[list[float]], labels: list[int]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -115,13 +117,13 @@ def found(request: pytest.FixtureRequest) -> Found:
     return find
 
 
-@pytest.mark.parametrize("kind", ["faster", "mask"])
+@both_kinds
 def test_in_double_precision_detections_are_torchvision_s(kind: str, found: Found) -> None:
     for ours, theirs in zip(*found(kind, "double"), strict=True):
         assert_same_detections(ours, theirs, pixels=1e-3, probability=1e-5, pasted=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["faster", "mask"])
+@both_kinds
 def test_in_single_precision_detections_are_torchvision_s(kind: str, found: Found) -> None:
     """Where rounding turns torchvision's own answer, a tie decided; such an image shows nothing and is left out."""
     _, exact = found(kind, "double")
@@ -263,7 +265,7 @@ def targets_for(images: list[Tensor]) -> list[dict[str, Tensor]]:
     return targets
 
 
-@pytest.mark.parametrize("kind", ["faster", "mask"])
+@both_kinds
 def test_losses_are_torchvision_s_when_all_is_sampled(kind: str, request: pytest.FixtureRequest) -> None:
     twins = draw_all(request.getfixturevalue(f"{kind}_twins"))
     images = pictures()[1:]
