@@ -216,7 +216,7 @@ function render({ model, el }) {
     context.clearRect(0, 0, scene.width, scene.height);
     const all = handles();
     const chosen = all.length > 1 ? all[selected]?.name : null; // of several boxes, the one that keys move
-    help.textContent = all.length > 1 ? HELP + HELP_SEVERAL : HELP;
+    help.textContent = all.length > 1 ? HELP + HELP_SEVERAL : all.length ? HELP : ""; // nothing to drag, no help
     for (const panel of scene.panels) {
       const at = fit(panel);
       context.save();
