@@ -295,7 +295,7 @@ def crowd_explorer(
         "cut": widgets.SelectionSlider(options=CUTS, value=state.cut, description="cut", layout=slim),
         "b": BoxField(state.b, SIZE, "box B"),
     }
-    controls["method"].style.button_width = "76px"
+    controls["method"].style.button_width = "92px"
     return Explorer(partial(crowd_scene, pixels=pixels), state, controls, crowds)
 
 
@@ -591,7 +591,7 @@ def ap_explorer(outputs: Outputs, state: APState | None = None) -> Explorer[APSt
         "sigma": widgets.FloatSlider(state.sigma, min=0.1, max=1, step=0.1, description="sigma", **rest),
         "cut": widgets.SelectionSlider(options=CUTS, value=state.cut, description="cut", **rest),
     }
-    controls["method"].style.button_width = "76px"
+    controls["method"].style.button_width = "92px"
     return Explorer(partial(ap_scene, outputs=outputs), state, controls)
 
 
