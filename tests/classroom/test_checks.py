@@ -302,7 +302,7 @@ def test_the_box_escapes_what_a_learner_wrote() -> None:
 
 
 def test_an_unknown_exercise_is_refused_with_the_names() -> None:
-    with pytest.raises(ValueError, match=r"no exercise 'bilinear'; choose one of: bilinear_sample, roi_align"):
+    with pytest.raises(ValueError, match=r"no exercise 'bilinear'; choose one of: .*bilinear_sample, roi_align"):
         check("bilinear", triple)
 
 

@@ -17,7 +17,7 @@ from rcnn_edu.datasets import SceneSettings, SyntheticScenes, as_coco
 from rcnn_edu.models import DetectionSelector, FasterRCNN, tiny_mask_rcnn
 from rcnn_edu.training.evaluate import evaluate_results
 from rcnn_edu.training.experiments import Rows
-from rcnn_edu.training.results import to_results
+from rcnn_edu.training.results import Coco, to_results
 
 PAPER: Rows = {}  # its gains are on COCO, and of whole systems; see the header
 
@@ -66,7 +66,7 @@ def _figures(
     kind: str,
     scored: Sequence[Scored],
     select: DetectionSelector,
-    coco: dict[str, list[dict[str, int]]],
+    coco: Coco,
     cut: float = 0,
 ) -> dict[str, float]:
     results = []
