@@ -158,10 +158,15 @@ def test_two_processes_learn_what_one_does_with_the_whole_batch(tmp_path: Path) 
     subprocess.run(
         [*launch, sys.executable, *run, str(tmp_path / "two")], check=True, env=environment, capture_output=True
     )
-    one, two = ([record["loss"] for record in read_log(tmp_path / run / LOG)] for run in ("one", "two"))
-    assert len(one) == 8
-    # The mean of two means is not the mean of all where the halves have sampled unequally many RoIs.
-    assert two == pytest.approx(one, rel=0.02)
+    one, two = (read_log(tmp_path / run / LOG) for run in ("one", "two"))
+    assert len(one) == len(two) == 8
+    # At first the weights are the same, and each image has nearly as many anchors that count: two means of nearly
+    # equally many are nearly the mean of all.
+    for name in ("loss_objectness", "loss_rpn_box_reg"):
+        assert two[0][name] == pytest.approx(one[0][name], rel=0.005)
+    # The halves of a batch have unequally many positive RoIs, and the mean of two means is not the mean of all: that
+    # is how far two processes may be from one.
+    assert [record["loss"] for record in two] == pytest.approx([record["loss"] for record in one], rel=0.05)
     weights_one, weights_two = (read_tensors(tmp_path / run / "result.safetensors")[0] for run in ("one", "two"))
     for name, value in weights_one.items():
         torch.testing.assert_close(weights_two[name], value, rtol=0, atol=5e-3)
