@@ -74,7 +74,7 @@ def assign(state: AnchorState) -> Assignment:
 
     An anchor is *rescued* if only the best-anchor rule makes it positive.
     """
-    gt_boxes = torch.tensor([getattr(state, name) for name in OBJECTS])
+    gt_boxes = torch.tensor([getattr(state, name) for name in OBJECTS], dtype=torch.float32)
     iou = box_iou(pyramid_anchors(), gt_boxes)
     low, high = sorted(round(threshold, 2) for threshold in state.thresholds)  # a slider's 0.7 is 0.7000000000000001
     matched, labels = match_boxes(iou, high, low, keep_best=state.keep_best)

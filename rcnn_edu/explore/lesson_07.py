@@ -56,7 +56,7 @@ class CrowdState:
 
     def boxes(self) -> Float[Tensor, "6 4"]:
         """Return the six boxes as a tensor."""
-        return torch.tensor([getattr(self, name) for name in NAMES])
+        return torch.tensor([getattr(self, name) for name in NAMES], dtype=torch.float32)
 
 
 def factors(iou: Float[Tensor, " n"], method: str, iou_thresh: float, sigma: float) -> Float[Tensor, " n"]:
@@ -107,7 +107,8 @@ def suppress(
 def suppress_all(state: CrowdState) -> dict[str, tuple[Int[Tensor, " k"], Float[Tensor, " k"]]]:
     """Return what each method leaves of the crowd: indices and scores, best first."""
     arguments = (state.iou_thresh, state.sigma, state.cut)
-    return {method: suppress(state.boxes(), torch.tensor(state.scores), method, *arguments) for method in METHODS}
+    boxes, scores = state.boxes(), torch.tensor(state.scores, dtype=torch.float32)
+    return {method: suppress(boxes, scores, method, *arguments) for method in METHODS}
 
 
 def crowd_ap(state: CrowdState) -> dict[str, float]:
@@ -133,7 +134,7 @@ def average_precision(right: Bool[Tensor, " k"], num_objects: int) -> float:
 
 def crowd_scene(state: CrowdState, pixels: NDArray[np.uint8] | None = None) -> Scene:
     """Return the explorer's picture of a state: the crowd, and each method's scores; ``pixels`` is a background."""
-    boxes, scores = state.boxes(), torch.tensor(state.scores)
+    boxes, scores = state.boxes(), torch.tensor(state.scores, dtype=torch.float32)
     walks = {
         method: walk(boxes, scores, method, state.iou_thresh, state.sigma, state.cut)[: state.step]
         for method in METHODS

@@ -202,3 +202,11 @@ def test_plots_carry_their_data_and_labels() -> None:
     (axes,) = lesson_03.unlearnt_figure(["8–16", "16–32"], {"with": [0, 1], "without": [90, 40]}).axes
     assert [bar.get_height() for bar in axes.patches if isinstance(bar, Rectangle)] == [0, 1, 90, 40]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["8–16", "16–32"]
+
+
+def test_boxes_of_whole_numbers_come_from_the_browser_as_ints() -> None:
+    ints = assign(AnchorState(a=(40, 60, 110, 130), b=(100, 20, 140, 60), c=(70, 80, 90, 100)))
+    floats = assign(
+        AnchorState(a=(40.0, 60.0, 110.0, 130.0), b=(100.0, 20.0, 140.0, 60.0), c=(70.0, 80.0, 90.0, 100.0))
+    )
+    assert torch.equal(ints.iou, floats.iou)

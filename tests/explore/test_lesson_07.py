@@ -344,3 +344,9 @@ def test_the_plot_carries_its_data() -> None:
     assert np.array_equal(left.lines[0].get_ydata(), [10, 30])
     assert np.array_equal(right.lines[0].get_ydata(), [5, 9])
     assert len(left.lines) == 4
+
+
+def test_boxes_of_whole_numbers_come_from_the_browser_as_ints() -> None:
+    ints = lesson_07.CrowdState(a=(0, 10, 30, 60), b=(10, 10, 40, 60), scores=(1, 1, 1, 0, 0, 0))
+    assert ints.boxes().dtype == torch.float32
+    lesson_07.crowd_scene(ints)
