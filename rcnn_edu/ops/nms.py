@@ -87,7 +87,8 @@ def batched_nms(
 ) -> Int[Tensor, " k"]:
     """Return the indices of the boxes that :func:`nms` keeps in each group by itself, by falling score, shape (k,).
 
-    The result is torchvision's, in the same order.
+    The result is torchvision's, in the same order; but of equal scores the first comes first, where torchvision, above
+    1,000 boxes, has them in any order.
 
     Raises:
         TypeError, ValueError: as :func:`nms`, or for groups that do not fit.
@@ -122,8 +123,8 @@ def soft_nms(
 
     The best box is taken; every other one left loses score for overlapping it, and so on until no score reaches
     ``score_thresh``. Gaussian: times exp(-IoU² / sigma). Linear: times 1 - IoU where the IoU is above ``iou_thresh``.
-    Cut at 0.001 as the paper does: at 0.05 most of the gain is lost. A step for tests, and for detections, not for an
-    RPN's proposals.
+    Cut at 0.001 as the paper does: at 0.05 much of the gain is lost. A step for tests; proposals are usually left to
+    plain NMS.
 
     Raises:
         TypeError, ValueError: as :func:`nms`, or for a sigma or score_thresh that is not positive, or another method.

@@ -347,6 +347,7 @@ def test_the_plot_carries_its_data() -> None:
 
 
 def test_boxes_of_whole_numbers_come_from_the_browser_as_ints() -> None:
-    ints = lesson_07.CrowdState(a=(0, 10, 30, 60), b=(10, 10, 40, 60), scores=(1, 1, 1, 0, 0, 0))
+    boxes = [(10 * place, 10, 10 * place + 30, 60) for place in range(6)]
+    ints = lesson_07.CrowdState(*boxes, scores=(1, 1, 1, 0, 0, 0))
     assert ints.boxes().dtype == torch.float32
     lesson_07.crowd_scene(ints)
