@@ -347,7 +347,7 @@ def test_the_plot_carries_its_data() -> None:
 
 
 def test_boxes_of_whole_numbers_come_from_the_browser_as_ints() -> None:
-    boxes = [(10 * place, 10, 10 * place + 30, 60) for place in range(6)]
-    ints = lesson_07.CrowdState(*boxes, scores=(1, 1, 1, 0, 0, 0))
+    a, b, c, d, e, f = ((10 * place, 10, 10 * place + 30, 60) for place in range(6))
+    ints = lesson_07.CrowdState(a, b, c, d, e, f, scores=(1, 1, 1, 0, 0, 0))
     assert ints.boxes().dtype == torch.float32
     lesson_07.crowd_scene(ints)
