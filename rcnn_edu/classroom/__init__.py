@@ -11,9 +11,9 @@ from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
-__all__ = ["Verdict", "check"]
+__all__ = ["EXERCISES", "Verdict", "check"]
 
-_EXERCISES = {
+EXERCISES = {  # by their names
     exercise.name: exercise
     for exercise in (
         *(BOX_IOU, ENCODE_BOXES, DECODE_BOXES),
@@ -32,6 +32,6 @@ def check(exercise: str, function: Any) -> Verdict:
     Raises:
         ValueError: for an exercise that there is none of.
     """
-    if exercise not in _EXERCISES:
-        raise ValueError(f"there is no exercise {exercise!r}; choose one of: {', '.join(_EXERCISES)}")
-    return judge(_EXERCISES[exercise], function)
+    if exercise not in EXERCISES:
+        raise ValueError(f"there is no exercise {exercise!r}; choose one of: {', '.join(EXERCISES)}")
+    return judge(EXERCISES[exercise], function)

@@ -1,8 +1,6 @@
 """The exercises of lesson 00: right answers pass, and each mistake is told as what it is."""
 
-import dataclasses
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,13 +9,10 @@ import torch
 
 from rcnn_edu import ops
 from rcnn_edu.classroom import check
-from rcnn_edu.classroom.checks import Exercise, Mistake, judge
 from rcnn_edu.classroom.lesson_00_box_iou import BOX_IOU
 from rcnn_edu.classroom.lesson_00_encode_boxes import DECODE_BOXES, ENCODE_BOXES
 from tests.classroom import answers_00 as answers
-
-EXERCISES = (BOX_IOU, ENCODE_BOXES, DECODE_BOXES)
-MISTAKES = [(exercise, mistake) for exercise in EXERCISES for mistake in exercise.mistakes]
+from tests.classroom.changes import changed
 
 # Right answers
 
@@ -107,43 +102,7 @@ def test_decoding_s_cases_do_not_reach_the_limit_on_growth() -> None:
         assert (growth < ops.boxes.MAX_LOG_SCALE - 1).all()
 
 
-# Mistakes
-
-
-@pytest.mark.parametrize(
-    ("exercise", "mistake"), MISTAKES, ids=lambda part: getattr(part, "hint", getattr(part, "name", ""))[:40]
-)
-def test_each_mistake_is_refused_with_its_own_hint_and_no_other(exercise: Exercise, mistake: Mistake) -> None:
-    backwards = dataclasses.replace(exercise, mistakes=exercise.mistakes[::-1])
-    for version in mistake.versions:
-        assert judge(exercise, version).message == mistake.hint  # the first that fits, from either end:
-        assert judge(backwards, version).message == mistake.hint  # so no other fits
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_hints_differ_and_are_one_or_two_plain_sentences(exercise: Exercise) -> None:
-    hints = [mistake.hint for mistake in exercise.mistakes]
-    assert len(set(hints)) == len(hints)
-    for text in (*hints, exercise.start):
-        assert len(re.findall(r"[.?](?= |$)", text)) in (1, 2)
-        assert text[-1] in ".?"
-        assert len(text) <= 240
-        assert not re.search(r"!|\n|`|return |def |\*|\[", text)
-
-
-# The same mistakes, made as a learner makes them: in the solution's own text
-
-
-def changed(answer: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
-    """Return the solution with some of its text replaced."""
-    text = inspect.getsource(answer)
-    for before, after in changes:
-        assert before in text
-        text = text.replace(before, after)
-    namespace = dict(vars(answers))
-    exec(text, namespace)
-    function: Callable[..., Any] = namespace[answer.__name__]
-    return function
+# Mistakes, made as a learner makes them: in the solution's own text
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,8 @@
 """The exercises of lesson 01: right answers pass, and each mistake is told as what it is."""
 
-import dataclasses
 import inspect
-import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,13 +13,11 @@ from hypothesis import strategies as st
 
 from rcnn_edu import ops
 from rcnn_edu.classroom import check
-from rcnn_edu.classroom.checks import Case, Exercise, Mistake, judge
+from rcnn_edu.classroom.checks import Case, Exercise
 from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE, bilinear_sample
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from tests.classroom import answers_01 as answers
-
-EXERCISES = (BILINEAR_SAMPLE, ROI_ALIGN)
-MISTAKES = [(exercise, mistake) for exercise in EXERCISES for mistake in exercise.mistakes]
+from tests.classroom import changes
 
 
 def cases_of(exercise: Exercise) -> list[Case]:
@@ -114,27 +111,6 @@ def test_anywhere_the_reference_is_a_roi_align_of_one_sample(y: float, x: float)
 # Mistakes
 
 
-@pytest.mark.parametrize(
-    ("exercise", "mistake"), MISTAKES, ids=lambda value: value.name if isinstance(value, Exercise) else value.hint[:40]
-)
-def test_each_mistake_is_refused_with_its_own_hint_and_no_other(exercise: Exercise, mistake: Mistake) -> None:
-    backwards = dataclasses.replace(exercise, mistakes=exercise.mistakes[::-1])
-    for version in mistake.versions:
-        assert judge(exercise, version).message == mistake.hint  # the first that fits, from either end:
-        assert judge(backwards, version).message == mistake.hint  # so no other fits
-
-
-@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda exercise: exercise.name)
-def test_hints_differ_and_are_one_or_two_plain_sentences(exercise: Exercise) -> None:
-    hints = [mistake.hint for mistake in exercise.mistakes]
-    assert len(set(hints)) == len(hints)
-    for text in (*hints, exercise.start):
-        assert len(re.findall(r"[.?](?= |$)", text)) in (1, 2)
-        assert text[-1] in ".?"
-        assert len(text) <= 240
-        assert not re.search(r"!|\n|`|return |def |\*|\[", text)
-
-
 def test_no_random_roi_lies_where_a_rounding_could_go_either_way() -> None:
     for case in cases_of(ROI_ALIGN):
         rois, size, scale, ratio = list(case.arguments.values())[1:]
@@ -147,22 +123,12 @@ def test_no_random_roi_lies_where_a_rounding_could_go_either_way() -> None:
             assert (halves - halves.round()).abs().min() > 1e-4, case.what
 
 
-# The same mistakes, made as a learner makes them: in the solution's own text
+# Mistakes, made as a learner makes them: in the solution's own text
 
 
-def changed(answer: Callable[..., Any], *changes: tuple[str, str]) -> Callable[..., Any]:
-    """Return a solution with some of its text replaced."""
-    text = inspect.getsource(answer)
-    for before, after in changes:
-        assert before in text
-        text = text.replace(before, after)
-    namespace = {
-        **vars(answers),
-        "bin_cells": lambda start, i, size: round(start + (i + 1) * size) - round(start + i * size),
-    }
-    exec(text, namespace)
-    function: Callable[..., Any] = namespace[answer.__name__]
-    return function
+changed = partial(
+    changes.changed, bin_cells=lambda start, i, size: round(start + (i + 1) * size) - round(start + i * size)
+)
 
 
 CLAMP = "y, x = min(max(y, 0), H - 1), min(max(x, 0), W - 1)"

@@ -1,8 +1,6 @@
 """The exercise of lesson 03: right answers pass, and each mistake is told as what it is."""
 
-import dataclasses
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +9,10 @@ import torch
 
 from rcnn_edu import ops
 from rcnn_edu.classroom import check
-from rcnn_edu.classroom.checks import Case, Mistake, judge
+from rcnn_edu.classroom.checks import Case
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT, compare_assignments
 from tests.classroom import answers_03 as answers
+from tests.classroom.changes import changed
 
 
 def cases() -> list[Case]:
@@ -67,40 +66,7 @@ def test_no_case_has_an_anchor_that_is_the_best_of_two() -> None:
             assert ((iou >= iou.amax(dim=0) - 1e-6) & (iou > 0)).sum(dim=1).max() <= 1, case.what
 
 
-# Mistakes
-
-
-@pytest.mark.parametrize("mistake", ASSIGN_ANCHORS_TO_GT.mistakes, ids=lambda mistake: mistake.hint[:40])
-def test_each_mistake_is_refused_with_its_own_hint_and_no_other(mistake: Mistake) -> None:
-    backwards = dataclasses.replace(ASSIGN_ANCHORS_TO_GT, mistakes=ASSIGN_ANCHORS_TO_GT.mistakes[::-1])
-    for version in mistake.versions:
-        assert judge(ASSIGN_ANCHORS_TO_GT, version).message == mistake.hint  # the first that fits, from either end:
-        assert judge(backwards, version).message == mistake.hint  # so no other fits
-
-
-def test_hints_differ_and_are_one_or_two_plain_sentences() -> None:
-    hints = [mistake.hint for mistake in ASSIGN_ANCHORS_TO_GT.mistakes]
-    assert len(set(hints)) == len(hints)
-    for text in (*hints, ASSIGN_ANCHORS_TO_GT.start):
-        assert len(re.findall(r"[.?](?= |$)", text)) in (1, 2)
-        assert text[-1] in ".?"
-        assert len(text) <= 240
-        assert not re.search(r"!|\n|`|return |def |\*|\[", text)
-
-
-# The same mistakes, made as a learner makes them: in the solution's own text
-
-
-def changed(*changes: tuple[str, str]) -> Callable[..., Any]:
-    """Return the solution with some of its text replaced."""
-    text = inspect.getsource(answers.with_a_loop)
-    for before, after in changes:
-        assert before in text
-        text = text.replace(before, after)
-    namespace = dict(vars(answers))
-    exec(text, namespace)
-    function: Callable[..., Any] = namespace["with_a_loop"]
-    return function
+# Mistakes, made as a learner makes them: in the solution's own text
 
 
 BEST = "(iou[:, j] >= iou[:, j].max() - 1e-6) & (iou[:, j] > 0)"
@@ -153,7 +119,7 @@ EMPTY = "    if len(gt_boxes) == 0:\n        return labels, matched_gt_boxes\n"
     ],
 )
 def test_a_slip_is_diagnosed(changes: list[tuple[str, str]], hint: str) -> None:
-    verdict = check("assign_anchors_to_gt", changed(*changes))
+    verdict = check("assign_anchors_to_gt", changed(answers.with_a_loop, *changes))
     assert hint in verdict.message
     assert "something else" not in verdict.message
 

@@ -1,9 +1,7 @@
 """The exercise of lesson 07: right answers pass, and each mistake is told as what it is."""
 
-import dataclasses
 import inspect
 import itertools
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,10 +9,11 @@ import pytest
 import torch
 
 from rcnn_edu.classroom import check
-from rcnn_edu.classroom.checks import Case, Mistake, judge
+from rcnn_edu.classroom.checks import Case
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS, compare_pairs, soft_nms
 from rcnn_edu.ops import box_iou
 from tests.classroom import answers_07 as answers
+from tests.classroom.changes import changed
 
 
 def cases() -> list[Case]:
@@ -69,40 +68,7 @@ def test_no_case_hangs_on_a_rounding() -> None:
         assert len(keep) == len(boxes)
 
 
-# Mistakes
-
-
-@pytest.mark.parametrize("mistake", SOFT_NMS.mistakes, ids=lambda mistake: mistake.hint[:40])
-def test_each_mistake_is_refused_with_its_own_hint_and_no_other(mistake: Mistake) -> None:
-    backwards = dataclasses.replace(SOFT_NMS, mistakes=SOFT_NMS.mistakes[::-1])
-    for version in mistake.versions:
-        assert judge(SOFT_NMS, version).message == mistake.hint  # the first that fits, from either end:
-        assert judge(backwards, version).message == mistake.hint  # so no other fits
-
-
-def test_hints_differ_and_are_one_or_two_plain_sentences() -> None:
-    hints = [mistake.hint for mistake in SOFT_NMS.mistakes]
-    assert len(set(hints)) == len(hints)
-    for text in (*hints, SOFT_NMS.start):
-        assert len(re.findall(r"[.?](?= |$)", text)) in (1, 2)
-        assert text[-1] in ".?"
-        assert len(text) <= 240
-        assert not re.search(r"!|\n|`|return |def |\*|\[", text)
-
-
-# The same mistakes, made as a learner makes them: in the solution's own text
-
-
-def changed(*changes: tuple[str, str]) -> Callable[..., Any]:
-    """Return the solution with some of its text replaced."""
-    text = inspect.getsource(answers.with_a_loop)
-    for before, after in changes:
-        assert before in text
-        text = text.replace(before, after)
-    namespace = dict(vars(answers))
-    exec(text, namespace)
-    function: Callable[..., Any] = namespace["with_a_loop"]
-    return function
+# Mistakes, made as a learner makes them: in the solution's own text
 
 
 FACTOR = "torch.exp(-(iou[best] ** 2) / sigma)"
@@ -148,14 +114,14 @@ ORDERED = "order = scores.argsort(descending=True)\n    boxes, scores = boxes[or
     ],
 )
 def test_a_slip_is_diagnosed(changes: list[tuple[str, str]], hint: str) -> None:
-    verdict = check("soft_nms", changed(*changes))
+    verdict = check("soft_nms", changed(answers.with_a_loop, *changes))
     assert hint in verdict.message
     assert "something else" not in verdict.message
 
 
 def test_of_two_mistakes_one_is_told_at_a_time() -> None:
     both = (("(iou[best] ** 2)", "iou[best]"), ("left.max() >= score_thresh", "left.max() > 0"))
-    message = check("soft_nms", changed(*both)).message
+    message = check("soft_nms", changed(answers.with_a_loop, *both)).message
     assert message.startswith("The overlap enters as it is")
     assert message.endswith("something else is left.")
 
