@@ -1,7 +1,6 @@
 """What the command line's commands do."""
 
 import argparse
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from rcnn_edu.models.transform import Detection
 from rcnn_edu.training import TrainSettings, experiments, to_results
 from rcnn_edu.training import evaluate as evaluate_model
 from rcnn_edu.training import train as train_model
+from rcnn_edu.training.whole_file import write_json
 
 MODEL = "model.safetensors"  # in a run's folder: the trained detector
 COCO = "COCO_V1"
@@ -68,6 +68,8 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Print a model's average precision and the kinds of its errors, and write the figures if told to."""
+    if options.out:
+        _check_free(Path(options.out), options.overwrite)  # before minutes of work
     dataset = _dataset(options)
     model, categories = _trained(options)
     if list(categories) != list(dataset.categories):
@@ -75,7 +77,9 @@ def evaluate(options: argparse.Namespace) -> None:
     evaluation = evaluate_model(model, dataset)
     print(evaluation)
     if options.out:
-        _write_json(Path(options.out), evaluation.to_json(), options.overwrite)
+        path = Path(options.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, evaluation.to_json())
 
 
 def detect(options: argparse.Namespace) -> None:
@@ -89,8 +93,7 @@ def detect(options: argparse.Namespace) -> None:
         raise ValueError(f"several images would be written to {clash[0]}; give them different names, or one at a time")
     results_file = folder / "detections.json"
     for file in [results_file, *pictures]:
-        if file.exists() and not options.overwrite:
-            raise FileExistsError(f"{file} exists; choose another --out, or --overwrite")
+        _check_free(file, options.overwrite)
         if any(file.exists() and file.samefile(path) for path in paths):
             raise ValueError(f"{file} is one of the images to look at; choose another --out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +111,7 @@ def detect(options: argparse.Namespace) -> None:
             annotations.append({"id": len(annotations) + 1, "iscrowd": 0, "area": area, **result})
     names = [{"id": label, "name": name} for label, name in enumerate(categories, start=1)]
     report = {"images": images, "categories": names, "annotations": annotations}
-    _write_json(results_file, report, options.overwrite)
+    write_json(results_file, report)
     sure = sum(annotation["score"] >= options.score_thresh for annotation in annotations)
     print(f"{sure} objects in {len(images)} images: see {folder}")
 
@@ -135,6 +138,11 @@ def download(options: argparse.Namespace) -> None:
 def default_device() -> str:
     """Return the device to compute on unless one is named."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another --out, or --overwrite")
 
 
 def _dataset(options: argparse.Namespace) -> DetectionDataset:
@@ -174,16 +182,3 @@ def _image_files(names: Sequence[str]) -> Iterator[Path]:
             yield path
         else:
             raise FileNotFoundError(f"there is no image or folder {path}; check the path")
-
-
-def _write_json(path: Path, content: object, overwrite: bool) -> None:
-    """Write a file, all of it or nothing."""
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another --out, or --overwrite")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(json.dumps(content) + "\n", encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

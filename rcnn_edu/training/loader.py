@@ -7,11 +7,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from rcnn_edu.datasets.coco import DetectionDataset
+from rcnn_edu.datasets.coco import DetectionDataset, Sample
 from rcnn_edu.models.transform import Target
 from rcnn_edu.training.augment import augment
-
-Sample = tuple[Tensor, Target]
 
 
 class EndlessSamples(Dataset[Sample]):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rcnn_edu.training.machine import describe_machine
+from rcnn_edu.training.whole_file import write_json
 
 Rows = dict[str, dict[str, float]]  # a figure for each row and column of a table
 RESULTS = Path(__file__).resolve().parents[3] / "data" / "results"  # in a clone of the course
@@ -59,8 +60,12 @@ def repeat(
         raise ValueError(f"seeds must be at least 1, got {seeds}; 3 show a spread")
     experiment = find(name)
     path = folder / f"{name}.json"
-    command = f"python -m rcnn_edu experiment {name} --seeds {seeds}"
     runs = {} if quick or not path.exists() else json.loads(path.read_text(encoding="utf-8"))["runs"]
+
+    def report() -> dict[str, Any]:
+        command = f"python -m rcnn_edu experiment {name} --seeds {seeds}"
+        return {"experiment": name, "command": command, "runs": runs, **summary(runs)}
+
     for seed in range(seeds):
         if str(seed) in runs:
             continue
@@ -68,10 +73,9 @@ def repeat(
         figures = experiment.measure(seed, quick=quick, device=device)
         seconds = round(time.perf_counter() - start, 1)
         runs[str(seed)] = {"figures": figures, "seconds": seconds, "device": device, **describe_machine()}
-        report = {"experiment": name, "command": command, "runs": runs, **summary(runs)}
         if not quick:
-            _write(path, report)
-    return {"experiment": name, "command": command, "runs": runs, **summary(runs)}
+            write_json(path, report(), indent=2)
+    return report()
 
 
 def summary(runs: dict[str, Any]) -> dict[str, Rows]:
@@ -89,12 +93,6 @@ def summary(runs: dict[str, Any]) -> dict[str, Rows]:
             for row, columns in collected.items()
         },
     }
-
-
-def _write(path: Path, report: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
 
 
 def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
