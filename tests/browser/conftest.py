@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,12 +10,15 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
+from nbconvert import HTMLExporter
+from playwright.sync_api import Browser, ConsoleMessage, Locator, expect, sync_playwright
 
+from rcnn_edu.explore.scene import Scene
 from tests.browser.chromium import find_chromium
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +89,8 @@ def screenshots() -> Path:
 class Notebook:
     """A notebook that is open in JupyterLab, and what the browser complained of meanwhile."""
 
-    def __init__(self, page: Page, address: str, name: str) -> None:
+    def __init__(self, browser: Browser, address: str, name: str) -> None:
+        page = browser.new_page(viewport={"width": 1400, "height": 1000})
         self.page = page
         self.complaints: list[str] = []
         page.on("console", self._listen)
@@ -148,3 +153,129 @@ class Notebook:
             code,
         )
         return printed.strip()
+
+    def value(self, expression: str) -> Any:
+        """Return the value of an expression in the notebook's kernel: numbers, texts, and lists of them."""
+        return json.loads(self.ask(f"import json; print(json.dumps({expression}))"))
+
+    def explorer(self, source: str, scene: Scene, panel: int = 0) -> "Picture":
+        """Return the explorer that the cell with ``source`` shows, in sight.
+
+        ``scene`` is laid out as its picture is; x and y are those of its panel number ``panel``.
+        """
+        self.scroll_to(source)
+        canvas = self.page.locator(".jp-CodeCell", has_text=source).locator("canvas[data-seq]")
+        canvas.wait_for(timeout=60_000)
+        canvas.scroll_into_view_if_needed()
+        return Picture(canvas, scene, panel)
+
+    def slide(self, label: str, *keys: str, handle: int = 0) -> None:
+        """Press keys on a slider's handle."""
+        knob = self.page.locator(".widget-slider", has_text=label).locator(".noUi-handle").nth(handle)
+        knob.focus()
+        for key in keys:
+            knob.press(key)
+
+    def check_that_nothing_complains(self) -> None:
+        assert self.page.locator(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+        assert self.page.get_by_text("Traceback").count() == 0
+        assert self.page.get_by_text("Error displaying widget").count() == 0
+        assert self.complaints == []
+
+    def themes(self) -> Iterator[tuple[int, str]]:
+        """Yield after switching to each theme: its number among a colour's shades, and its name for a file."""
+        for number, name in ((0, "light"), (1, "dark"), (0, "light")):
+            theme = f"JupyterLab {name.title()}"
+            self.command("apputils:change-theme", theme=theme)
+            self.page.wait_for_selector(f"body[data-jp-theme-name='{theme}']", state="attached")
+            self.page.wait_for_timeout(500)
+            yield number, name
+
+
+class Picture:
+    """An explorer's canvas; x and y are in the units of one of its panels."""
+
+    def __init__(self, canvas: Locator, scene: Scene, panel: int) -> None:
+        self.canvas, self.page = canvas, canvas.page
+        self.width, self.panel = scene.width, scene.panels[panel]
+
+    def _pixel(self, x: float, y: float) -> tuple[float, float]:
+        """Return where (x, y) lies in the whole picture, as canvas.js maps it."""
+        left, top, width, height = self.panel.place
+        x1, y1, x2, y2 = self.panel.view
+        scale = min(width / (x2 - x1), height / (y2 - y1))
+        return (
+            left + (width - scale * (x2 - x1)) / 2 + scale * (x - x1),
+            top + (height - scale * (y2 - y1)) / 2 + scale * (y - y1),
+        )
+
+    def spot(self, x: float, y: float) -> tuple[float, float]:
+        """Return where (x, y) lies in the window."""
+        box = self.canvas.bounding_box()
+        assert box is not None
+        scale = box["width"] / self.width
+        right, down = self._pixel(x, y)
+        return box["x"] + scale * right, box["y"] + scale * down
+
+    def says(self, text: str) -> None:
+        """Wait until the picture's text contains this."""
+        expect(self.canvas).to_have_attribute("aria-label", re.compile(re.escape(text)), timeout=30_000)
+
+    def said(self) -> str:
+        """Return the picture's text."""
+        return self.canvas.get_attribute("aria-label") or ""
+
+    def drag(self, start: Sequence[float], end: Sequence[float], steps: int = 5) -> list[float]:
+        """Drag with the mouse and return the round trip of each step in ms."""
+        mouse = self.page.mouse
+        mouse.move(*self.spot(*start))
+        mouse.down()
+        times = []
+        for step in range(1, steps + 1):
+            before = self.canvas.get_attribute("data-seq") or ""
+            mouse.move(*self.spot(*(a + step / steps * (b - a) for a, b in zip(start, end, strict=True))))
+            expect(self.canvas).not_to_have_attribute("data-seq", before, timeout=30_000)
+            times.append(float(self.canvas.get_attribute("data-round-trip") or "nan"))
+        mouse.up()
+        return times
+
+    def touch(self, start: Sequence[float], shift: tuple[float, float]) -> None:
+        """Drag with a finger, by a shift in pixels of the window."""
+        session = self.page.context.new_cdp_session(self.page)
+        x, y = self.spot(*start)
+        for kind, share in (("touchStart", 0.0), ("touchMove", 0.5), ("touchMove", 1.0)):
+            point = {"x": x + share * shift[0], "y": y + share * shift[1]}
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    def press(self, *keys: str) -> None:
+        """Press keys on the canvas. None may reach JupyterLab, where ``b`` would insert a cell."""
+        cells = self.page.locator(".jp-Cell").count()
+        self.canvas.focus()
+        for key in (*keys, "b"):
+            self.canvas.press(key)
+        assert self.page.locator(".jp-Cell").count() == cells
+
+    def shows(self, x: float, y: float, color: str) -> bool:
+        """Whether the canvas shows the colour at (x, y), soft edges allowed for."""
+        rgb: list[int] = self.canvas.evaluate(
+            """(canvas, [x, y, width]) => {
+                const at = [x, y].map((value) => Math.floor((value * canvas.width) / width));
+                return [...canvas.getContext("2d").getImageData(...at, 1, 1).data].slice(0, 3);
+            }""",
+            [*self._pixel(x, y), self.width],
+        )
+        return all(abs(seen - int(color[1 + 2 * i : 3 + 2 * i], 16)) <= 40 for i, seen in enumerate(rgb))
+
+
+def check_static_pictures(browser: Browser, folder: Path, lesson: str, sources: Sequence[str]) -> None:
+    """Check that the committed lesson, read without a kernel, shows each explorer's picture."""
+    html, _ = HTMLExporter(require_js_url="", mathjax_url="").from_filename(str(ROOT / "notebooks" / lesson))
+    (folder / "lesson.html").write_text(html)
+    page = browser.new_page(viewport={"width": 1200, "height": 1000})
+    page.goto((folder / "lesson.html").as_uri())
+    for source in sources:
+        picture = page.locator(".jp-Cell", has_text=source).locator("img")
+        assert picture.evaluate("image => image.naturalWidth") == 1920
+    assert page.locator("canvas").count() == 0
+    page.close()
