@@ -12,6 +12,7 @@ import math
 import pkgutil
 import statistics
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,34 @@ def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     """Return an experiment's figures as text, in percent: mean ± spread over the seeds, the paper's in brackets."""
-    experiment = find(report["experiment"])
-    mean, spread, paper = report["mean"], report["spread"], experiment.PAPER
-    columns = list(dict.fromkeys(column for row in [*mean.values(), *paper.values()] for column in row))
+    cells = _cells(report)
+    widths = [max(len(line[place]) for line in cells) for place in range(len(cells[0]))]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    question = (find(report["experiment"]).__doc__ or "").splitlines()[0]
+    return "\n".join([question, "", *lines, "", *_notes(report)])
+
+
+def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RESULTS) -> str:
+    """Return the stored figures of an experiment as a table for a notebook, or all that there is to say without any.
+
+    Args:
+        name: of the experiment.
+        columns: which figures to show; all unless given.
+        folder: of the results.
+    """
+    if not (folder / f"{name}.json").exists():
+        return f"*No results of `{name}` are stored; `python -m rcnn_edu experiment {name}` measures them.*"
+    report = read(name, folder)
+    head, *rows = _cells(report, columns)
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", *(f"*{n}*  " for n in _notes(report))])
+
+
+def _cells(report: dict[str, Any], columns: Sequence[str] | None = None) -> list[list[str]]:
+    """Return the table's cells, its head first."""
+    mean, spread, paper = report["mean"], report["spread"], find(report["experiment"]).PAPER
+    known = dict.fromkeys(column for row in [*mean.values(), *paper.values()] for column in row)
+    columns = list(known) if columns is None else columns
     cells = [["", *columns]]
     for row in dict.fromkeys([*mean, *paper]):
         line = [row]
@@ -123,12 +149,16 @@ def table(report: dict[str, Any]) -> str:
             text = "" if ours is None else f"{percent * ours:.{digits}f} ± {percent * spread[row][column]:.{digits}f}"
             theirs = paper.get(row, {}).get(column)
             line.append(f"{text} [{theirs}]".strip() if theirs is not None else text)
-        cells.append(line)
-    widths = [max(len(line[place]) for line in cells) for place in range(len(columns) + 1)]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        if any(line[1:]):
+            cells.append(line)
+    return cells
+
+
+def _notes(report: dict[str, Any]) -> tuple[str, str]:
     runs = report["runs"].values()
     minutes = statistics.fmean(run["seconds"] for run in runs) / 60
     machine = next(iter(runs))
-    question = (experiment.__doc__ or "").splitlines()[0]
-    tail = f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}"
-    return "\n".join([question, "", *lines, "", tail, "in brackets: the paper's, on other data"])
+    return (
+        f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}",
+        "mean ± standard deviation, in percent; in brackets: the paper's, on other data",
+    )

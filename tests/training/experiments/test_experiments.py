@@ -73,6 +73,17 @@ def test_the_table_has_ours_beside_the_paper_s(made_up: list[int], tmp_path: Pat
     assert "3 seeds" in shown[-2]
 
 
+def test_a_notebook_has_the_same_figures(made_up: list[int], tmp_path: Path) -> None:
+    repeat("x", 3, folder=tmp_path)
+    lines = experiments.markdown("x", ["AP"], tmp_path).splitlines()
+    assert lines[:3] == ["|  | AP |", "| --- | ---: |", "| ours | 20.0 ± 10.0 [38.9] |"]
+    assert "3 seeds" in lines[-2]
+
+
+def test_a_notebook_says_how_to_get_what_is_not_there(tmp_path: Path) -> None:
+    assert "`python -m rcnn_edu experiment soft_nms` measures them" in experiments.markdown("soft_nms", None, tmp_path)
+
+
 def test_what_has_no_figure_in_any_run_is_left_out() -> None:
     runs = {"0": {"figures": {"a": {"b": math.nan, "c": 1.0}}}, "1": {"figures": {"a": {"b": None, "c": 3.0}}}}
     assert summary(runs) == {"mean": {"a": {"c": 2.0}}, "spread": {"a": {"c": pytest.approx(math.sqrt(2))}}}
