@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
     _add_data(train, scenes_seed=0)
     train.add_argument("--preset", choices=PRESETS, default="tiny_mask_rcnn", help="(default: %(default)s)")
     train.add_argument("--masks", action="store_true", help="let a cascade draw masks too")
-    train.add_argument("--weights", metavar="W", help="to begin with: COCO_V1, or a checkpoint of the same preset")
+    train.add_argument("--weights", metavar="W", help="to begin with: COCO_V1, or a checkpoint with the same backbone")
     train.add_argument("--min-size", type=int, metavar="PX", help="shorter side that images are resized to")
     train.add_argument("--steps", type=int, default=1000, help="of the optimiser (default: %(default)s)")
     train.add_argument("--batch-size", type=int, default=8, help="images a step (default: %(default)s)")

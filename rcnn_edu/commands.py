@@ -47,7 +47,7 @@ def train(options: argparse.Namespace) -> None:
     weights = {"weights": COCO} if options.weights == COCO else {}
     model = BUILDERS[options.preset](len(dataset.categories), **extra, **weights)
     if options.weights and options.weights != COCO:
-        load_checkpoint(model, options.weights, new_classes=True)
+        load_checkpoint(model, options.weights, new_heads=True)
     if options.min_size:
         largest = round(options.min_size * model.transform.max_size / model.transform.min_size)
         model.transform = replace(model.transform, min_size=options.min_size, max_size=largest)

@@ -99,7 +99,7 @@ def tiny_fpn() -> nn.Sequential:
     return nn.Sequential(OrderedDict(body=body, fpn=FPN(body.channels, 64, p6=None)))
 
 
-# A whole Mask R-CNN of 1.3 million parameters for images of about 192 px and objects of 8 to 160 px.
+# A whole Mask R-CNN of 1.7 million parameters for images of about 192 px and objects of 8 to 160 px.
 TINY = Preset(
     transform=ImageTransform(min_size=192, max_size=320),
     backbone=tiny_fpn,
@@ -107,17 +107,10 @@ TINY = Preset(
     rpn={
         "anchors": AnchorGenerator(sizes=((16,), (32,), (64,), (128,)), strides=(4, 8, 16, 32)),
         "pre_nms_top_n": (400, 400),
-        "post_nms_top_n": (200, 100),
+        "post_nms_top_n": (200, 200),
     },
-    box_head={
-        "pool": PyramidRoIAlign(7, canonical_size=128),
-        "hidden": 128,
-        "sampler": RoISampler(num_samples=64),
-    },
-    mask_head={
-        "pool": PyramidRoIAlign(14, canonical_size=128),
-        "network": partial(FCNMasks, hidden=64, num_convs=2),
-    },
+    box_head={"hidden": 256, "sampler": RoISampler(num_samples=64)},
+    mask_head={"network": partial(FCNMasks, hidden=64, num_convs=2)},
 )
 
 

@@ -198,22 +198,29 @@ def read_tensors(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[
     return tensors, card
 
 
-def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_classes: bool = False) -> dict[str, Any]:
+def load_checkpoint(model: nn.Module, path: str | os.PathLike[str], *, new_heads: bool = False) -> dict[str, Any]:
     """Load, in place, the weights of a checkpoint into a model of the same kind, and return the checkpoint's card.
 
     Args:
         model: of the checkpoint's preset.
         path: of the checkpoint.
-        new_classes: leave the layers whose shape depends on the classes as they are, for training on others.
+        new_heads: leave the layers whose shape depends on the classes as they are, for training on others, and a head
+            of another kind too: so a cascade can begin with a Mask R-CNN's backbone, RPN and mask head.
 
     Raises:
         FileNotFoundError, ValueError: as :func:`read_checkpoint`, or for a model of another kind.
     """
     tensors, card = read_checkpoint(path)
-    if new_classes:
-        for name, ours in model.state_dict().items():
-            if name in tensors and ours.shape[1:] == tensors[name].shape[1:] and len(ours) != len(tensors[name]):
-                tensors[name] = ours  # rows are classes
+    if new_heads:
+        state = model.state_dict()
+        for head in ("box_head.", "mask_head."):
+            ours, theirs = ({name for name in names if name.startswith(head)} for names in (state, tensors))
+            if ours != theirs:
+                tensors = {name: values for name, values in tensors.items() if name not in theirs}
+                tensors.update({name: state[name] for name in ours})
+        for name, values in state.items():
+            if name in tensors and values.shape[1:] == tensors[name].shape[1:] and len(values) != len(tensors[name]):
+                tensors[name] = values  # rows are classes
     advice = f"it is of {card['preset']} with {len(card['categories'])} classes; see load_model"
     _load(model, tensors, str(path), advice)
     return card

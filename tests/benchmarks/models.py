@@ -116,6 +116,7 @@ def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
     """Return torchvision's model of the architecture of our tiny one, its backbone a copy of ours."""
     levels = [str(level) for level in range(4)]
     sampler = cast(RoISampler, ours.box_head.sampler)
+    hidden = cast(int, ours.box_head.fc1.out_features)
     return TorchvisionMaskRCNN(
         _NamedLevels(copy.deepcopy(ours.backbone), 64),
         min_size=ours.transform.min_size,
@@ -126,10 +127,10 @@ def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
         rpn_post_nms_top_n_train=ours.rpn.post_nms_top_n[0],
         rpn_post_nms_top_n_test=ours.rpn.post_nms_top_n[1],
         box_batch_size_per_image=sampler.num_samples,
-        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2, canonical_scale=128),
-        box_head=TwoMLPHead(64 * 7 * 7, 128),
-        box_predictor=FastRCNNPredictor(128, num_classes + 1),
-        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2, canonical_scale=128),
+        box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
+        box_head=TwoMLPHead(64 * 7 * 7, hidden),
+        box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
+        mask_roi_pool=MultiScaleRoIAlign(levels, 14, 2),
         mask_head=MaskRCNNHeads(64, (64, 64), 1),
         mask_predictor=MaskRCNNPredictor(64, 64, num_classes + 1),
     )

@@ -116,13 +116,28 @@ def test_a_checkpoint_helps_with_other_classes(tmp_path: Path) -> None:
     path = tmp_path / "two.safetensors"
     save_checkpoint(saved, path, preset="tiny_mask_rcnn", categories=NAMES)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    load_checkpoint(model, path, new_classes=True)
+    load_checkpoint(model, path, new_heads=True)
     fresh = [name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])]
     known = saved.state_dict()
     layers = {name.rpartition(".")[0] for name in fresh if before[name].shape != known[name].shape}
     assert layers == {"box_head.class_logits", "box_head.deltas", "mask_head.network.6"}
     with pytest.raises(ValueError, match="does not fit FasterRCNN"):
-        load_checkpoint(tiny_faster_rcnn(5), path, new_classes=True)
+        load_checkpoint(faster_rcnn_resnet50_fpn(5), path, new_heads=True)
+
+
+def test_a_cascade_begins_with_what_it_shares_with_a_mask_rcnn(tmp_path: Path) -> None:
+    saved, path = tiny_mask_rcnn(2), tmp_path / "two.safetensors"
+    save_checkpoint(saved, path, preset="tiny_mask_rcnn", categories=NAMES)
+    for cascade, kept in (
+        (tiny_cascade_rcnn(2, mask=True), ("box_head.",)),
+        (tiny_cascade_rcnn(2), ("box_head.",)),
+        (tiny_faster_rcnn(2), ()),
+    ):
+        before = {name: tensor.clone() for name, tensor in cascade.state_dict().items()}
+        load_checkpoint(cascade, path, new_heads=True)
+        for name, tensor in cascade.state_dict().items():
+            expected = before[name] if name.startswith(kept) else saved.state_dict()[name]
+            assert torch.equal(tensor, expected), name
 
 
 def test_categories_must_be_as_many_as_the_classes(tmp_path: Path) -> None:
