@@ -16,8 +16,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from rcnn_edu.models import (
+    BoxHead,
     MaskRCNN,
-    RoISampler,
     load_torchvision_state_dict,
     mask_rcnn_resnet50_fpn,
     tiny_mask_rcnn,
@@ -115,8 +115,8 @@ class _NamedLevels(nn.Module):
 def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
     """Return torchvision's model of the architecture of our tiny one, its backbone a copy of ours."""
     levels = [str(level) for level in range(4)]
-    sampler = cast(RoISampler, ours.box_head.sampler)
-    hidden = cast(int, ours.box_head.fc1.out_features)
+    box_head = cast(BoxHead, ours.box_head)
+    hidden = box_head.fc1.out_features
     return TorchvisionMaskRCNN(
         _NamedLevels(copy.deepcopy(ours.backbone), 64),
         min_size=ours.transform.min_size,
@@ -126,7 +126,7 @@ def torchvision_tiny(ours: MaskRCNN, num_classes: int) -> TorchvisionMaskRCNN:
         rpn_pre_nms_top_n_test=ours.rpn.pre_nms_top_n[1],
         rpn_post_nms_top_n_train=ours.rpn.post_nms_top_n[0],
         rpn_post_nms_top_n_test=ours.rpn.post_nms_top_n[1],
-        box_batch_size_per_image=sampler.num_samples,
+        box_batch_size_per_image=box_head.sampler.num_samples,
         box_roi_pool=MultiScaleRoIAlign(levels, 7, 2),
         box_head=TwoMLPHead(64 * 7 * 7, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
