@@ -15,6 +15,7 @@ from rcnn_edu import commands
 from rcnn_edu.__main__ import main as run
 from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.models import load_model
+from rcnn_edu.models.weights import read_checkpoint, write_tensors
 from rcnn_edu.training import Evaluation, evaluate, read_log
 from rcnn_edu.training.machine import describe_machine
 from rcnn_edu.training.train import LOG
@@ -45,6 +46,7 @@ def card(
     kinds = {"box": evaluation["bbox"], "mask": evaluation["segm"]}
     return {
         "checkpoint": f"{name}.safetensors",
+        "stored_in": "float16",
         "command": " ".join(["python -m rcnn_edu", *command]),
         "trained_on": f"scenes of seed 0, {STEPS[name] * BATCH_SIZE} looks at {SCENES} scenes",
         "evaluated_on": f"{TEST_SCENES} scenes of seed {TEST_SEED}",
@@ -72,13 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = ["--scenes", str(SCENES), "--steps", str(STEPS[name]), "--batch-size", str(BATCH_SIZE)]
         if run(["train", str(folder), *OPTIONS[name], *settings]):
             raise SystemExit(1)
-        model, _ = load_model(folder / commands.MODEL)
+        tensors, about = read_checkpoint(folder / commands.MODEL)
+        shipped = folder / f"{name}.safetensors"
+        write_tensors(shipped, {key: tensor.half() for key, tensor in tensors.items()}, about)  # half the download
+        model, _ = load_model(shipped)
         evaluation = evaluate(model, SyntheticScenes(TEST_SCENES, seed=TEST_SEED))
         print(evaluation)
         command = ["train", f"runs/{name}", *OPTIONS[name], *settings]
         content = json.dumps(card(name, command, evaluation, folder / LOG, machine), indent=2)
         CHECKPOINTS.mkdir(exist_ok=True)
-        shutil.copyfile(folder / commands.MODEL, CHECKPOINTS / f"{name}.safetensors")
+        shutil.copyfile(shipped, CHECKPOINTS / shipped.name)
         (CHECKPOINTS / f"{name}.json").write_text(content + "\n", encoding="utf-8")
 
 
