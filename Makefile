@@ -50,6 +50,7 @@ experiments: $(VENV)/.lab ## repeat every experiment whose results are not in da
 
 notebooks: $(VENV)/.test ## run every notebook from the top, in place, and clean it for a commit
 	$(bin)/python -m tests.notebooks.execute $(notebooks)
+	$(bin)/python -m tests.notebooks.pictures
 
 clean: ## delete caches and test output; to set up anew, delete the folder .venv as well
 	rm -rf .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache build rcnn_edu.egg-info tests/output
