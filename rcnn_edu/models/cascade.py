@@ -74,8 +74,9 @@ class Cascade(nn.Module):
             weight = self.loss_weights[min(number, len(self.loss_weights)) - 1]
             losses[f"loss_classifier_{number}"] = weight * class_loss
             losses[f"loss_box_reg_{number}"] = weight * box_loss
-            proposals = self.refine(head, deltas.detach(), sampled, sizes)
             samples.append(sampled)
+            if number < len(self.stages):
+                proposals = self.refine(head, deltas.detach(), sampled, sizes)
         return losses, samples[0]
 
     def refine(
