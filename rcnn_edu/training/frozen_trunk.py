@@ -4,13 +4,12 @@ A whole detector takes hours on a laptop, a head on what a trained trunk sees a 
 can be compared one against the other, all else being equal, the random numbers too. Scenes are *seen* by the trunk, a
 head is *trained* on what was seen, and detects in other scenes:
 
-    trunk = frozen_trunk(device)
-    train, test = see(trunk, SyntheticScenes(400, seed=1), for_training=True), see(trunk, SyntheticScenes(100, seed=2))
-    head = new_head(lambda: BoxHead(4, 64, **TINY.box_head), seed=0, device=device)
+    train, test = see_for_experiment(frozen_trunk(), seed=0, quick=False)
+    head = new_head(lambda: BoxHead(SCENES_CLASSES, TINY.channels, **TINY.box_head), seed=0)
     train_head(head, box_losses(head), train, steps=300, seed=0)
     evaluate_boxes(detect_boxes(head, test), test)["bbox"].figures["AP"]
 
-What is compared so is what heads make of the same features. The trunk was trained with heads of its own, and does not
+So what is compared is what heads make of the same features. The trunk was trained with heads of its own, and does not
 follow another kind of head to wherever that would have led it.
 """
 
@@ -26,6 +25,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.datasets.coco import DetectionDataset, as_coco
 from rcnn_edu.models import RPN, BoxHead, Cascade, DetectionSelector, MaskHead, MaskRCNN, RoISampler, tiny_mask_rcnn
 from rcnn_edu.models.transform import Detection, Size, Target
@@ -36,6 +36,8 @@ from rcnn_edu.training.results import Coco, Result, to_results
 from rcnn_edu.training.train import TrainSettings
 
 BATCH = 8  # scenes
+TRAINING_SCENES, TEST_SCENES = 400, 200  # of an experiment
+TRAINING_SEED, TEST_SEED = 3000, 4000  # the first training's, and all tests': far from those the trunk has seen
 
 Head = TypeVar("Head", bound=nn.Module)
 
@@ -135,6 +137,15 @@ def see(trunk: MaskRCNN, dataset: DetectionDataset, *, for_training: bool = Fals
     return SeenScenes(levels, proposals, targets, batch.sizes[0], dataset)
 
 
+def see_for_experiment(trunk: MaskRCNN, seed: int, *, quick: bool) -> tuple[SeenScenes, SeenScenes]:
+    """Return scenes to learn from, which the seed chooses, and those of every test; a few of each if ``quick``."""
+    training, test = (8, 4) if quick else (TRAINING_SCENES, TEST_SCENES)
+    return (
+        see(trunk, SyntheticScenes(training, seed=TRAINING_SEED + seed), for_training=True),
+        see(trunk, SyntheticScenes(test, seed=TEST_SEED)),
+    )
+
+
 def new_head(make: Callable[[], Head], seed: int, device: torch.device | str = "cpu") -> Head:
     """Return a head as ``make`` makes it, its initial weights those of ``seed``; the global random state stays."""
     with torch.random.fork_rng(devices=[]):
@@ -169,7 +180,7 @@ def rpn_losses(rpn: RPN) -> Losses:
 
 
 def train_head(
-    head: nn.Module, losses: Losses, scenes: SeenScenes, *, steps: int, seed: int, learning_rate: float = 0.02
+    head: nn.Module, losses: Losses, scenes: SeenScenes, *, steps: int, seed: int, learning_rate: float = 0.05
 ) -> list[float]:
     """Train ``head``, in place and where it is, on batches of scenes; return the loss of every step.
 
