@@ -86,10 +86,10 @@ def measure(seed: int, *, quick: bool, device: str) -> Rows:
     to_learn = see(trunk, SyntheticScenes(8 if quick else 800, seed=7000 + seed), for_training=True)
     to_test = see(trunk, SyntheticScenes(4 if quick else 150, seed=8000 + seed))
 
-    def trained(iou_thresholds: Sequence[float], *, statistics: bool = True) -> Sequence[BoxHead]:
+    def trained(iou_thresholds: Sequence[float], *, statistics: bool = True) -> list[BoxHead]:
         cascade = new_head(partial(new_cascade, iou_thresholds, statistics=statistics), seed, device)
         train_head(cascade, box_losses(cascade), to_learn, steps=2 if quick else STEPS, seed=seed)
-        return cascade.eval().stages
+        return list(cascade.eval().stages)
 
     stages = trained(THRESHOLDS)
     passed = stage_by_stage(stages, to_test, device)
@@ -151,7 +151,7 @@ def figures(passed: Sequence[Sequence[Scored]], scenes: SeenScenes) -> dict[str,
 
 
 def refinement(passed: Sequence[Sequence[Scored]], scenes: SeenScenes) -> Rows:
-    """Return the shares of RoIs that enter each of three stages above an IoU, and the deltas' spread of its positives."""
+    """Return the shares of RoIs that enter each of three stages above an IoU, and the spread of its deltas."""
     entering = [scenes.proposals, *(boxes_of(stage) for stage in passed)]
     into: Rows = {}
     deltas: Rows = {}
