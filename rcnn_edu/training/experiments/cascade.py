@@ -168,7 +168,8 @@ def regression(singles: dict[float, list[list[Scored]]], scenes: SeenScenes) -> 
     before, gt_boxes = matched(scenes.proposals, scenes)
     rows = {"IoU before": by_bin(before, before)}
     for u, [scored] in singles.items():
-        pairs = zip(torch.cat(boxes_of(scored)).split(256), gt_boxes.split(256), strict=True)  # all pairs are too many
+        moved = torch.cat(boxes_of(scored))
+        pairs = zip(torch.split(moved, 256), torch.split(gt_boxes, 256), strict=True)  # n x n would be too many
         rows[f"IoU after, u = {u}"] = by_bin(before, torch.cat([box_iou(*pair).diagonal() for pair in pairs]))
     return rows
 
