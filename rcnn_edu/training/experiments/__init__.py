@@ -21,6 +21,8 @@ from rcnn_edu.training.whole_file import write_json
 
 Rows = dict[str, dict[str, float]]  # a figure for each row and column of a table
 RESULTS = Path(__file__).resolve().parents[3] / "data" / "results"  # in a clone of the course
+# A column is a share, shown in percent, unless its first word is one of these: what it is shown times, and the digits.
+UNITS = {"seconds/image": (1, 3), "sigma": (1, 3), "anchors": (1, 0), "positives/image": (1, 1)}
 
 
 def names() -> list[str]:
@@ -112,11 +114,14 @@ def read(name: str, folder: Path = RESULTS) -> dict[str, Any]:
 
 def table(report: dict[str, Any]) -> str:
     """Return an experiment's figures as text, in percent: mean ± spread over the seeds, the paper's in brackets."""
-    cells = _cells(report)
-    widths = [max(len(line[place]) for line in cells) for place in range(len(cells[0]))]
-    lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+    lines = []
+    for columns in _blocks(report):
+        cells = _cells(report, columns)
+        widths = [max(len(line[place]) for line in cells) for place in range(len(cells[0]))]
+        lines += ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in cells]
+        lines.append("")
     question = (find(report["experiment"]).__doc__ or "").splitlines()[0]
-    return "\n".join([question, "", *lines, "", *_notes(report)])
+    return "\n".join([question, "", *lines, *_notes(report)])
 
 
 def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RESULTS) -> str:
@@ -130,23 +135,36 @@ def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RES
     if not (folder / f"{name}.json").exists():
         return f"*No results of `{name}` are stored; `python -m rcnn_edu experiment {name}` measures them.*"
     report = read(name, folder)
-    head, *rows = _cells(report, columns)
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join([*("| " + " | ".join(line) + " |" for line in lines), "", *(f"*{n}*  " for n in _notes(report))])
+    lines = []
+    for block in _blocks(report) if columns is None else [columns]:
+        head, *rows = _cells(report, block)
+        cells = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+        lines += [*("| " + " | ".join(line) + " |" for line in cells), ""]
+    return "\n".join([*lines, *(f"*{note}*  " for note in _notes(report))])
 
 
-def _cells(report: dict[str, Any], columns: Sequence[str] | None = None) -> list[list[str]]:
-    """Return the table's cells, its head first."""
+def _blocks(report: dict[str, Any]) -> list[list[str]]:
+    """Return the columns of each of an experiment's tables: rows that have none in common are not of the same."""
+    blocks: list[dict[str, None]] = []
+    for row in [*report["mean"].values(), *find(report["experiment"]).PAPER.values()]:
+        block = next((block for block in blocks if block.keys() & row.keys()), None)
+        if block is None:
+            blocks.append(dict.fromkeys(row))
+        else:
+            block.update(dict.fromkeys(row))
+    return [list(block) for block in blocks]
+
+
+def _cells(report: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
+    """Return a table's cells, its head first."""
     mean, spread, paper = report["mean"], report["spread"], find(report["experiment"]).PAPER
-    known = dict.fromkeys(column for row in [*mean.values(), *paper.values()] for column in row)
-    columns = list(known) if columns is None else columns
     cells = [["", *columns]]
     for row in dict.fromkeys([*mean, *paper]):
         line = [row]
         for column in columns:
             ours = mean.get(row, {}).get(column)
-            percent, digits = (1, 3) if column.startswith("seconds") else (100, 1)
-            text = "" if ours is None else f"{percent * ours:.{digits}f} ± {percent * spread[row][column]:.{digits}f}"
+            times, digits = UNITS.get(column.split()[0], (100, 1))
+            text = "" if ours is None else f"{times * ours:.{digits}f} ± {times * spread[row][column]:.{digits}f}"
             theirs = paper.get(row, {}).get(column)
             line.append(f"{text} [{theirs}]".strip() if theirs is not None else text)
         if any(line[1:]):
@@ -160,5 +178,5 @@ def _notes(report: dict[str, Any]) -> tuple[str, str]:
     machine = next(iter(runs))
     return (
         f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}",
-        "mean ± standard deviation, in percent; in brackets: the paper's, on other data",
+        "mean ± standard deviation, shares in percent; in brackets: the paper's, on other data",
     )

@@ -80,6 +80,22 @@ def test_a_notebook_has_the_same_figures(made_up: list[int], tmp_path: Path) -> 
     assert "3 seeds" in lines[-2]
 
 
+def test_rows_without_a_common_column_are_of_different_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    figures = {"a": {"AP": 0.5}, "b": {"AP": 0.4, "anchors": 9180.0}, "deltas": {"sigma x": 0.1234}}
+    module = SimpleNamespace(measure=lambda *_args, **_options: figures, PAPER={"a": {"AP90": 1.0}}, __doc__="Why?")
+    monkeypatch.setattr(experiments, "find", lambda _name: module)
+    shown = [line.split() for line in table(repeat("x", 1, folder=tmp_path)).splitlines()[2:8]]
+    assert shown == [
+        ["AP", "anchors", "AP90"],
+        ["a", "50.0", "±", "0.0", "[1.0]"],
+        ["b", "40.0", "±", "0.0", "9180", "±", "0"],
+        [],
+        ["sigma", "x"],
+        ["deltas", "0.123", "±", "0.000"],
+    ]
+    assert experiments.markdown("x", None, tmp_path).splitlines()[4:7] == ["", "|  | sigma x |", "| --- | ---: |"]
+
+
 def test_a_notebook_says_how_to_get_what_is_not_there(tmp_path: Path) -> None:
     assert "`python -m rcnn_edu experiment soft_nms` measures them" in experiments.markdown("soft_nms", None, tmp_path)
 

@@ -1,0 +1,86 @@
+import pytest
+import torch
+from torch import Tensor
+
+from rcnn_edu.datasets import SyntheticScenes
+from rcnn_edu.models import FPN, tiny_mask_rcnn
+from rcnn_edu.models.backbone import Body
+from rcnn_edu.training.experiments.pyramid import CANDIDATES, VARIANTS, FinestLevel, LabelledScenes, build, propose
+
+CHANNELS = [4, 6, 8, 10]
+
+
+def maps() -> list[Tensor]:
+    """Return C2 to C5 of an image of 64 px, of which one can ask what depends on them."""
+    return [torch.rand(1, c, 16 >> k, 16 >> k, requires_grad=True) for k, c in enumerate(CHANNELS)]
+
+
+def depends_on(p2: Tensor, features: list[Tensor]) -> list[bool]:
+    gradients = torch.autograd.grad(p2.sum(), features, allow_unused=True)
+    return [gradient is not None and bool(gradient.any()) for gradient in gradients]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("FPN", [True, True, True, True]),
+        ("no top-down path", [True, False, False, False]),
+        ("no lateral connections", [False, False, False, True]),
+        ("C4 alone", [False, False, True, False]),
+        ("P2 alone", [True, True, True, True]),
+    ],
+)
+def test_the_finest_map_sees_what_its_name_says(name: str, expected: list[bool]) -> None:
+    features = maps()
+    levels = VARIANTS[name].neck(CHANNELS, 8)(features)
+    assert len(levels) == len(VARIANTS[name].strides)
+    assert levels[0].shape[1:] == (8, 64 // VARIANTS[name].strides[0], 64 // VARIANTS[name].strides[0])
+    assert depends_on(levels[0], features) == expected
+
+
+def test_the_finest_level_is_that_of_the_pyramid() -> None:
+    pyramid, finest = FPN(CHANNELS, 8, p6=None), FinestLevel(CHANNELS, 8)
+    finest.load_state_dict({name: value for name, value in pyramid.state_dict().items() if name in finest.state_dict()})
+    features = maps()
+    torch.testing.assert_close(finest(features)[0], pyramid(features)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [("FPN", 48**2 + 24**2 + 12**2 + 6**2), ("C4 alone", 4 * 12**2), ("P2 alone", 4 * 48**2)]
+)
+def test_all_have_anchors_of_all_sizes(name: str, cells: int) -> None:
+    model = build(VARIANTS[name]).eval()
+    proposals, anchors = propose(model, torch.rand(3, 192, 192))
+    assert anchors == 3 * cells
+    assert len(proposals) <= 100
+    assert proposals.min() >= 0
+    assert proposals.max() <= 192
+    sizes = [size for level in model.rpn.anchors.sizes for size in level]
+    assert sizes == [16, 32, 64, 128]
+
+
+def test_a_single_map_has_as_many_candidates_as_the_levels() -> None:
+    anchors = [3 * side**2 for side in (48, 24, 12, 6)]
+    assert sum(min(400, count) for count in anchors) == CANDIDATES
+    assert build(VARIANTS["C4 alone"]).rpn.pre_nms_top_n == (CANDIDATES, CANDIDATES)
+
+
+def test_the_body_is_the_shipped_one_and_learns_from_c3_on() -> None:
+    body, shipped = (model.backbone.body for model in (build(VARIANTS["FPN"]), tiny_mask_rcnn(weights="scenes")))
+    assert isinstance(body, Body)
+    assert isinstance(shipped, Body)
+    for ours, theirs in zip(body.parameters(), shipped.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    assert [next(stage.parameters()).requires_grad for stage in body.stages] == [False, True, True, True]
+
+
+def test_the_kept_scenes_are_the_drawn_ones() -> None:
+    scenes = SyntheticScenes(2, seed=5)
+    kept = LabelledScenes(scenes)
+    assert len(kept) == 2
+    for index in range(2):
+        (image, target), (drawn, labelled) = kept[index], scenes[index]
+        torch.testing.assert_close(image, drawn)
+        assert target.keys() == {"boxes", "labels"}
+        assert torch.equal(target["boxes"], labelled["boxes"])
+        assert torch.equal(target["labels"], labelled["labels"])
