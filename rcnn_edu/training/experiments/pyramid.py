@@ -127,7 +127,7 @@ def build(variant: Variant) -> FasterRCNN:
         sizes = [[size for level in sizes for size in level]]
         rpn["pre_nms_top_n"] = (CANDIDATES, CANDIDATES)
     rpn["anchors"] = AnchorGenerator(sizes=sizes, strides=variant.strides)
-    pool = PyramidRoIAlign(7, variant.strides, canonical_size=TINY.box_head["pool"].canonical_size)
+    pool = PyramidRoIAlign(7, variant.strides)
     return FasterRCNN(
         SCENES_CLASSES,
         transform=TINY.transform,
