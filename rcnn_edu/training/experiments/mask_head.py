@@ -5,7 +5,8 @@ Paper: Mask R-CNN (He et al. 2017), Table 2e on COCO's minival.
 
 Mask heads of either kind learn from the same RoIs and draw masks in the same boxes, those that the shipped Mask R-CNN
 finds in the test's scenes: only the masks differ. The fully connected head of 1,024 units a layer is the paper's, that
-of 128 a small one for our few classes. The features were trained along with the convolutional head and stay as they are.
+of 128 a small one for our few classes. The features were trained along with the convolutional head, and stay as they
+are.
 """
 
 from collections.abc import Callable
