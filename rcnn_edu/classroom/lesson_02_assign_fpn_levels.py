@@ -52,8 +52,8 @@ def _assign_with(
 
 MISTAKES = (
     Mistake(
-        "The level is rounded to the nearest whole number, so that a box of 336 px goes to P5. The rule takes the floor: "
-        "P4 has everything from 224 px up to 448 px.",
+        "The level is rounded to the nearest whole number, so that a box of 336 px goes to P5. The rule takes the "
+        "floor: P4 has everything from 224 px up to 448 px.",
         (_assign_with(whole=torch.round), _assign_with(whole=lambda level: torch.floor(level + 0.5))),
     ),
     Mistake(

@@ -60,8 +60,8 @@ MISTAKES = (
         (_merge_with(enlarge=_doubled),),
     ),
     Mistake(
-        "At odd sizes the surplus is cut off at the wrong end: the first cells of both maps begin at the same pixel, so "
-        "it is the last row or column that goes.",
+        "At odd sizes the surplus is cut off at the wrong end: the first cells of both maps begin at the same pixel, "
+        "so it is the last row or column that goes.",
         (_merge_with(enlarge=_last_cells),),
     ),
     Mistake(
@@ -81,8 +81,8 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "The coarser map is laid side by side as a whole. Each of its values is to be repeated in place, over the 2 x 2 "
-        "cells that lie in it.",
+        "The coarser map is laid side by side as a whole. Each of its values is to be repeated in place, over the "
+        "2 x 2 cells that lie in it.",
         (_merge_with(enlarge=_tiled),),
     ),
     Mistake(
@@ -117,8 +117,8 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "The result has the size of the coarser map, so that the finer one's detail is lost. It is the coarser map that "
-        "changes its size.",
+        "The result has the size of the coarser map, so that the finer one's detail is lost. It is the coarser map "
+        "that changes its size.",
         (_at_coarse_size,),
     ),
 )
