@@ -559,9 +559,9 @@ def cells_figure(sizes: Float[Tensor, " n"], curves: Mapping[str, Float[Tensor, 
     for (name, cells), (color, style, _) in zip(curves.items(), LOOKS, strict=False):
         axes.plot(sizes, cells, color=PALETTE[color][0], linestyle=style, label=name)
     axes.set(xlabel="size of the box, px", ylabel="cells", xscale="log", yscale="log")
-    ticks = [16, 32, 56, 112, 224, 448, 800]
+    ticks = [14, 28, 56, 112, 224, 448, 896]
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
-    axes.set_yticks([1, 3.5, 7, 14, 28, 56, 112], ["1", "3.5", "7", "14", "28", "56", "112"])
+    axes.set_yticks([0.875, 1.75, 3.5, 7, 14, 28, 56], ["0.9", "1.8", "3.5", "7", "14", "28", "56"])
     axes.minorticks_off()
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
