@@ -7,6 +7,8 @@ from rcnn_edu.classroom.lesson_00_box_iou import BOX_IOU
 from rcnn_edu.classroom.lesson_00_encode_boxes import DECODE_BOXES, ENCODE_BOXES
 from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
+from rcnn_edu.classroom.lesson_02_assign_fpn_levels import ASSIGN_FPN_LEVELS
+from rcnn_edu.classroom.lesson_02_merge_top_down import MERGE_TOP_DOWN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
@@ -18,6 +20,7 @@ EXERCISES = {  # by their names
     for exercise in (
         *(BOX_IOU, ENCODE_BOXES, DECODE_BOXES),
         *(BILINEAR_SAMPLE, ROI_ALIGN),
+        *(MERGE_TOP_DOWN, ASSIGN_FPN_LEVELS),
         *(ASSIGN_ANCHORS_TO_GT,),
         *(SOFT_NMS,),
     )
