@@ -5,6 +5,7 @@ from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explorer
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
+from rcnn_edu.explore.lesson_04 import sample_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -19,6 +20,7 @@ __all__ = [
     "draw_scene",
     "iou_explorer",
     "roi_explorer",
+    "sample_explorer",
     "score_explorer",
     "show",
     "show_source",
