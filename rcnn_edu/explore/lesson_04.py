@@ -294,7 +294,7 @@ def sample_explorer(state: SampleState | None = None) -> Explorer[SampleState]:
             options=numbers, value=state.num_samples, description="num_samples", **slim
         ),
         "pos_fraction": widgets.FloatSlider(
-            state.pos_fraction, min=0, max=1, step=0.05, description="pos_fraction", **slim
+            state.pos_fraction, min=0, max=1, step=0.01, description="pos_fraction", **slim
         ),
         "scene": widgets.IntSlider(state.scene, 0, NUM_SCENES - 1, description="scene", **slim),
         "draw": widgets.IntSlider(state.draw, 0, 19, description="draw", **slim),
