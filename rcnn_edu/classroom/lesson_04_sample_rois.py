@@ -51,12 +51,9 @@ class Habits:
 @contextmanager
 def _own_seed() -> Iterator[None]:
     """Give what draws without the generator a seed as well, so that each verdict is the same at every check."""
-    before = np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
-        np.random.seed(1)
         yield
-    np.random.set_state(before)
 
 
 def observe_samples(
@@ -315,7 +312,7 @@ MISTAKES = (
         ),
     ),
     Mistake(
-        "These are places within the list of positives or negatives: look up which box stands there, and return that "
+        "These are places within the list of positives or negatives: look up which box stands there, and pass on that "
         "box's index.",
         (
             _sample_with(

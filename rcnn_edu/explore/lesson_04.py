@@ -129,8 +129,8 @@ def judge(
     losses: Losses,
     head: nn.Module,
     boxes: Float[Tensor, "n 4"],
-    scores: Float[Tensor, "n *K"],
-    deltas: Float[Tensor, "n *c 4"],
+    scores: Float[Tensor, "n ..."],
+    deltas: Float[Tensor, "n ... 4"],
     labels: Int[Tensor, " n"],
     targets: Float[Tensor, "p 4"],
 ) -> Sample:
@@ -148,8 +148,8 @@ def judge(
 
 def split_loss(
     losses: Losses,
-    scores: Float[Tensor, "n *K"],
-    deltas: Float[Tensor, "n *c 4"],
+    scores: Float[Tensor, "n ..."],
+    deltas: Float[Tensor, "n ... 4"],
     labels: Int[Tensor, " n"],
     targets: Float[Tensor, "p 4"],
     hard: Bool[Tensor, " n"],
@@ -396,7 +396,9 @@ def normaliser_figure(
         for (name, values), (color, _), mark in zip(series.items(), LOOKS, "os^", strict=False):
             plot.scatter(positives, values, 36, PALETTE[color][0], marker=mark, alpha=0.75, label=name)
         plot.set(xlabel="positive anchors in the image", xlim=(0, None))
-    axes[0].set(yscale="log")
-    axes[1].set(ylim=(0, 100))
-    axes[0].legend(frameon=False, title="the box loss divided by")
+    axes[0].set(yscale="log", ylim=(1 / 400, 1 / 2.5))
+    axes[0].set_yticks([1 / 4, 1 / 16, 1 / 64, 1 / 256], ["1/4", "1/16", "1/64", "1/256"])
+    axes[0].minorticks_off()
+    axes[1].set(ylim=(0, 104))
+    axes[0].legend(frameon=False, title="the box loss divided by", loc=(0.3, 0.2))
     return figure

@@ -9,9 +9,7 @@ from torch import Generator, Tensor
 from torchvision.models.detection.roi_heads import fastrcnn_loss
 
 
-def stub(
-    labels: Tensor, num_samples: int = 256, pos_fraction: float = 0.25, generator: Generator | None = None
-) -> Any:
+def stub(labels: Tensor, num_samples: int = 256, pos_fraction: float = 0.25, generator: Generator | None = None) -> Any:
     """Return the indices of the drawn boxes, positives first."""
     # 1. Find the positives and draw from them at random.
 
@@ -87,7 +85,9 @@ def loss_with_loops(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, ta
     return [class_loss / n, box_loss / n]
 
 
-def loss_with_torchvision(class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor, beta: float) -> Any:
+def loss_with_torchvision(
+    class_logits: Tensor, box_deltas: Tensor, labels: Tensor, targets: Tensor, beta: float
+) -> Any:
     """Return torchvision's loss where it has this beta and something to look at."""
     if beta != 1 / 9 or len(labels) == 0:
         return loss_with_sums(class_logits, box_deltas, labels, targets, beta)
