@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -83,37 +84,29 @@ def test_the_parts_are_the_package_s_loss(head: str) -> None:
 
 
 def test_parts_and_pulls_by_hand() -> None:
-    """Logits w · x of one weight: a positive at p = 1/2, a hard negative at 1/2 and an easy one at 1/100."""
-    features = torch.tensor([0.0, 0.0, -1.0])
-    weight = torch.nn.Linear(1, 1, bias=False)
+    """Logits w · x + b: a positive and a hard negative at p = 1/2 (x = 0), an easy negative at 1/100 (x = -1)."""
+    head = torch.nn.Linear(1, 1)
     with torch.no_grad():
-        weight.weight.fill_(torch.tensor(99.0).log())
-    scores = weight(features[:, None])[:, 0]
-    deltas = torch.zeros(3, 4)
+        head.weight.fill_(math.log(99))
+        head.bias.zero_()
+    scores = head(torch.tensor([[0.0], [0.0], [-1.0]]))[:, 0]
+    deltas = torch.zeros(3, 4) + 0 * head.bias  # within the graph, and 0
     labels, targets = torch.tensor([1, 0, 0]), torch.tensor([[1.0, 0, 0, 0]])
-    sample = lesson_04.judge(rpn_loss, weight, torch.zeros(3, 4), scores, deltas, labels, targets)
-    log = lambda value: float(torch.tensor(value).log())  # noqa: E731
+    sample = lesson_04.judge(rpn_loss, head, torch.zeros(3, 4), scores, deltas, labels, targets)
     assert sample.hard.tolist() == [False, True, False]
-    assert sample.loss == pytest.approx(
-        {"positive": log(2.0) / 3, "box": (1 - 1 / 18) / 3, "hard": log(2.0) / 3, "easy": -log(0.99) / 3}
-    )
-    assert sample.pull == pytest.approx({"positive": 0, "box": 0, "hard": 0, "easy": 0.01 / 3})  # times x
+    log_2, log_easy = math.log(2) / 3, -math.log(0.99) / 3
+    assert sample.loss == pytest.approx({"positive": log_2, "box": (1 - 1 / 18) / 3, "hard": log_2, "easy": log_easy})
+    pulls = {"positive": 0.5 / 3, "box": 0, "hard": 0.5 / 3, "easy": 0.01 / 3 * 2**0.5}  # |p - y| · |(x, 1)| / n
+    assert sample.pull == pytest.approx(pulls, abs=1e-6)
     assert sample.counts() == {"positive": 1, "box": 0, "hard": 1, "easy": 1}
 
 
 def test_an_object_s_chance_at_the_box_head_is_all_but_background() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]], requires_grad=True)
     head = torch.nn.Linear(1, 1)
-    deltas = torch.zeros(2, 2, 4) + 0 * head.weight.sum()
-    sample = lesson_04.judge(
-        box_head_loss,
-        head,
-        torch.zeros(2, 4),
-        logits + 0 * head.weight.sum(),
-        deltas,
-        torch.tensor([0, 0]),
-        torch.zeros(0, 4),
-    )
+    nothing = 0 * head.weight.sum()  # brings a tensor into the graph
+    logits, deltas = torch.tensor([[0.0, 0.0, 0.0], [9.0, 0.0, 0.0]]) + nothing, torch.zeros(2, 2, 4) + nothing
+    labels, no_targets = torch.tensor([0, 0]), torch.zeros(0, 4)
+    sample = lesson_04.judge(box_head_loss, head, torch.zeros(2, 4), logits, deltas, labels, no_targets)
     assert sample.hard.tolist() == [True, False]
 
 
