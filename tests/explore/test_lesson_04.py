@@ -95,7 +95,8 @@ def test_parts_and_pulls_by_hand() -> None:
     sample = lesson_04.judge(rpn_loss, head, torch.zeros(3, 4), scores, deltas, labels, targets)
     assert sample.hard.tolist() == [False, True, False]
     log_2, log_easy = math.log(2) / 3, -math.log(0.99) / 3
-    assert sample.loss == pytest.approx({"positive": log_2, "box": (1 - 1 / 18) / 3, "hard": log_2, "easy": log_easy})
+    parts = {"positive": log_2, "box": (1 - 1 / 18) / 3, "hard": log_2, "easy": log_easy}
+    assert sample.loss == pytest.approx(parts, abs=1e-6)
     pulls = {"positive": 0.5 / 3, "box": 0, "hard": 0.5 / 3, "easy": 0.01 / 3 * 2**0.5}  # |p - y| · |(x, 1)| / n
     assert sample.pull == pytest.approx(pulls, abs=1e-6)
     assert sample.counts() == {"positive": 1, "box": 0, "hard": 1, "easy": 1}
