@@ -111,14 +111,11 @@ SHUFFLE_NEGATIVES = "negatives[torch.randperm(len(negatives), generator=generato
         ([("[:most]", "[:num_samples]")], "The share of positives has no effect"),
         (
             [
-                (SHUFFLE_POSITIVES, "positives[torch.randint(len(positives), (most,), generator=generator)]"),
-                ("    missing", "    most = 0\n    missing"),
-                (
-                    "    positives = positives",
-                    "    most = min(most, len(positives))\n    if most: positives = positives",
-                ),
+                (SHUFFLE_POSITIVES, "positives[torch.randint(max(1, p), (min(most, p),), generator=generator)]"),
+                (SHUFFLE_NEGATIVES, "negatives[torch.randint(max(1, n), (min(missing, n),), generator=generator)]"),
+                ("    most =", "    p, n = len(positives), len(negatives)\n    most ="),
             ],
-            "it draws the same index more than once",
+            "A box can be drawn more than once",
         ),
         ([(SHUFFLE_POSITIVES, "positives[:most]"), (SHUFFLE_NEGATIVES, "negatives[:missing]")], "The same boxes come"),
         ([("    most", "    torch.manual_seed(0)\n    generator = None\n    most")], "Every call draws the same"),
