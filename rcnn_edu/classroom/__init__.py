@@ -10,6 +10,8 @@ from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from rcnn_edu.classroom.lesson_02_assign_fpn_levels import ASSIGN_FPN_LEVELS
 from rcnn_edu.classroom.lesson_02_merge_top_down import MERGE_TOP_DOWN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
+from rcnn_edu.classroom.lesson_04_box_head_loss import BOX_HEAD_LOSS
+from rcnn_edu.classroom.lesson_04_sample_rois import SAMPLE_ROIS
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
@@ -22,6 +24,7 @@ EXERCISES = {  # by their names
         *(BILINEAR_SAMPLE, ROI_ALIGN),
         *(MERGE_TOP_DOWN, ASSIGN_FPN_LEVELS),
         *(ASSIGN_ANCHORS_TO_GT,),
+        *(SAMPLE_ROIS, BOX_HEAD_LOSS),
         *(SOFT_NMS,),
     )
 }

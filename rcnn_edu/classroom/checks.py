@@ -70,9 +70,18 @@ def compare_tensors(expected: Tensor, got: Any) -> str | None:
     return f"the result is off by up to {gap[place]:.3g}, most at [{where}], where yours is {yours[place]:.4g}"
 
 
+def result(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return the function's result: what a check looks at, unless the exercise says otherwise."""
+    return function(*arguments)
+
+
 @dataclass(frozen=True)
 class Exercise:
-    """An exercise: what it is called, what is right, on which inputs it shows, and what is known to go wrong."""
+    """An exercise: what it is called, what is right, on which inputs it shows, and what is known to go wrong.
+
+    A function that draws at random is right in many ways; its exercise's ``observe`` calls it as often as it takes and
+    returns what all right ones have in common.
+    """
 
     name: str
     reference: Callable[..., Any]
@@ -81,11 +90,12 @@ class Exercise:
     random: Callable[[torch.Generator], list[Case]]
     mistakes: tuple[Mistake, ...]
     compare: Callable[[Any, Any], str | None] = compare_tensors  # expected, got: None where right, else what is wrong
+    observe: Callable[..., Any] = result  # (function, *arguments): what is compared, None for a stub
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What the learner's function did on one case: its result or its error, and the argument that it changed."""
+    """What the learner's function did on one case: what was observed or its error, and the argument that it changed."""
 
     value: Any = None
     error: Exception | None = None
@@ -110,10 +120,10 @@ def judge(exercise: Exercise, function: Any) -> Verdict:
     if parameters is not None:
         wanted = ", ".join(cases[0].arguments)
         return not_yet(f"The function is called with ({wanted}), in this order; yours takes {parameters}.")
-    outcomes = [_run(function, case) for case in cases]
+    outcomes = [_run(exercise, function, case) for case in cases]
     if all(_is_stub(outcome) for outcome in outcomes):
         return not_yet(f"Your function returns nothing yet. {exercise.start}", begun=False)
-    expected = [_run(exercise.reference, case) for case in cases]
+    expected = [_run(exercise, exercise.reference, case) for case in cases]
     faults = [_fault(exercise, *pair) for pair in zip(expected, outcomes, strict=True)]
     if not any(faults):
         return Verdict(
@@ -141,11 +151,11 @@ def _unfit_parameters(function: Callable[..., Any], case: Case) -> str | None:
     return None
 
 
-def _run(function: Callable[..., Any], case: Case) -> _Outcome:
+def _run(exercise: Exercise, function: Callable[..., Any], case: Case) -> _Outcome:
     """Return what ``function`` does with a copy of the case's arguments, so that no case can spoil another."""
     arguments = copy.deepcopy(case.arguments)
     try:
-        value = function(*arguments.values())
+        value = exercise.observe(function, *arguments.values())
     except Exception as error:  # a learner's function may raise anything, and all of it is a finding
         return _Outcome(error=error)
     for name, before in case.arguments.items():
@@ -186,7 +196,7 @@ def _known_mistake(
     """
 
     def agrees(version: Callable[..., Any], index: int) -> bool:
-        return _fault(exercise, _run(version, cases[index]), outcomes[index]) is None
+        return _fault(exercise, _run(exercise, version, cases[index]), outcomes[index]) is None
 
     versions = [(mistake.hint, version) for mistake in exercise.mistakes for version in mistake.versions]
     for hint, version in versions:

@@ -4,6 +4,7 @@ import linecache
 from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -54,7 +55,11 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it calls itself without an end"
     words = " ".join(str(error).split())[:160]
-    frame = error.__traceback__ and error.__traceback__.tb_next  # below the check's own call: the learner's function
+    frame = step = error.__traceback__
+    while step:
+        if Path(step.tb_frame.f_code.co_filename).parent == Path(__file__).parent:
+            frame = step.tb_next  # below the check's own calls: the learner's function
+        step = step.tb_next
     line = linecache.getline(frame.tb_frame.f_code.co_filename, frame.tb_lineno).strip() if frame else ""
     return f"it raises {type(error).__name__} ({words})" + (f" at `{line}`" if line else "")
 

@@ -6,6 +6,7 @@ from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explo
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_02 import level_explorer, pyramid_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
+from rcnn_edu.explore.lesson_04 import sample_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -22,6 +23,7 @@ __all__ = [
     "level_explorer",
     "pyramid_explorer",
     "roi_explorer",
+    "sample_explorer",
     "score_explorer",
     "show",
     "show_source",
