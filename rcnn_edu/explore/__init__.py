@@ -5,6 +5,7 @@ from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explorer
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
+from rcnn_edu.explore.lesson_05 import mask_explorer, pipeline_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -18,6 +19,8 @@ __all__ = [
     "draw_losses",
     "draw_scene",
     "iou_explorer",
+    "mask_explorer",
+    "pipeline_explorer",
     "roi_explorer",
     "score_explorer",
     "show",
