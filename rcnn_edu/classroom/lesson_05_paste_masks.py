@@ -48,6 +48,11 @@ def _nearest(position: Tensor, num_cells: int) -> Tensor:
     return ((position[:, :, None] + 0.5).floor() == torch.arange(num_cells)).float()
 
 
+def _rounded(position: Tensor, num_cells: int) -> Tensor:
+    """Return the same as ``mode="nearest"`` has it: a centre half-way between two cells is the even one's."""
+    return (position[:, :, None].round() == torch.arange(num_cells)).float()
+
+
 def _paste_with(
     *,
     boxes: Callable[[Tensor, Size], Tensor] = lambda boxes, size: boxes,
@@ -129,7 +134,7 @@ MISTAKES = (
     ),
     Mistake(
         "Each pixel takes the value of the cell that it lies in: interpolate between the centres of the cells.",
-        (_paste_with(weigh=_nearest),),
+        (_paste_with(weigh=_nearest), _paste_with(weigh=_rounded)),
     ),
     Mistake(
         "Up to the sides of the box the outer cells keep their value: beyond their centres they should fade, over one "

@@ -19,6 +19,7 @@ from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore.canvas import Explorer
 from rcnn_edu.explore.figures import plot_axes
 from rcnn_edu.explore.lesson_00 import sample_scenes
+from rcnn_edu.explore.lesson_07 import match
 from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.models import MaskRCNN, PyramidRoIAlign, tiny_mask_rcnn
 from rcnn_edu.models.transform import Detection, Target
@@ -108,6 +109,13 @@ def _traced(number: int) -> Trace:
     return trace(detector(), load_scene(number)[0])
 
 
+def found_objects(traced: Trace, target: Target) -> tuple[Int[Tensor, " f"], Int[Tensor, " f"]]:
+    """Return which sure detections have found an object, at a box IoU of 0.5, and which one."""
+    gt = match(traced.detections, target)
+    found = (gt >= 0) & (traced.detections["scores"] >= SURE)
+    return found.nonzero()[:, 0], gt[found]
+
+
 def mask_iou(
     masks1: Bool[Tensor, "n H W"], masks2: Bool[Tensor, "m H W"], width: int | None = None
 ) -> Float[Tensor, "n m"]:
@@ -131,7 +139,7 @@ def _border(masks: Bool[Tensor, "n H W"], width: int) -> Bool[Tensor, "n H W"]:
 def outline(mask: Bool[Tensor, "H W"]) -> list[XYXY]:
     """Return the sides between a mask's pixels and all others, as straight segments in pixels."""
     inside = np.pad(mask.numpy(), 1)
-    upright = [(x, y1, x, y2) for x, y1, y2 in _runs(inside[:, 1:] != inside[:, :-1])]
+    upright: list[XYXY] = [(x, y1, x, y2) for x, y1, y2 in _runs(inside[:, 1:] != inside[:, :-1])]
     return upright + [(x1, y, x2, y) for y, x1, x2 in _runs((inside[1:] != inside[:-1]).T)]
 
 
@@ -455,8 +463,9 @@ def mask_scene(state: MaskState) -> Scene:
     pixels = int((found.pasted >= state.mask_thresh).sum())
     alt = (
         f"Scene {state.scene}, RoI {_numbers(state.roi)}. The box head: {name} {found.probabilities[best]:.2f}. "
-        f"The mask of {CATEGORIES[found.label - 1]} in the box {_numbers(_xyxy(found.final_box))}, level P{found.level}, from "
-        f"{state.mask_thresh:.2f} on: {pixels} pixels, IoU {found.iou.max():.2f} with the object that fits best."
+        f"The mask of {CATEGORIES[found.label - 1]} in the box {_numbers(_xyxy(found.final_box))}, level "
+        f"P{found.level}, from {state.mask_thresh:.2f} on: {pixels} pixels, IoU {found.iou.max():.2f} with the object "
+        "that fits best."
     )
     panels = [
         _roi_panel(state, found),
@@ -622,9 +631,10 @@ def round_trip(
     boxes: Float[Tensor, "n 4"],
     size: int,
     paste: Callable[..., Tensor] = paste_masks,
+    crop: Callable[..., Tensor] = crop_masks,
 ) -> Bool[Tensor, "n H W"]:
     """Return true masks cropped to size x size cells and pasted back, at 0.5: the best that a perfect head could do."""
-    return paste(crop_masks(masks, boxes, size), boxes, (masks.shape[1], masks.shape[2])) >= 0.5
+    return paste(crop(masks, boxes, size), boxes, (masks.shape[1], masks.shape[2])) >= 0.5
 
 
 def resolution_scene(
