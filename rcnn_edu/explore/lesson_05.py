@@ -143,10 +143,10 @@ def outline(mask: Bool[Tensor, "H W"]) -> list[XYXY]:
     return upright + [(x1, y, x2, y) for y, x1, x2 in _runs((inside[1:] != inside[:-1]).T)]
 
 
-def _runs(marked: NDArray[np.bool_]) -> list[tuple[int, int, int]]:
+def _runs(marked: NDArray[np.bool_]) -> list[list[int]]:
     """Return the runs of marked cells in each column: the column, and the rows where it starts and ends."""
     columns, rows = np.nonzero((marked[1:] != marked[:-1]).T)  # column by column, starts and ends by turns
-    runs: list[tuple[int, int, int]] = np.stack([columns[::2], rows[::2], rows[1::2]], axis=1).tolist()
+    runs: list[list[int]] = np.stack([columns[::2], rows[::2], rows[1::2]], axis=1).tolist()
     return runs
 
 
