@@ -12,6 +12,8 @@ from rcnn_edu.classroom.lesson_02_merge_top_down import MERGE_TOP_DOWN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
 from rcnn_edu.classroom.lesson_04_box_head_loss import BOX_HEAD_LOSS
 from rcnn_edu.classroom.lesson_04_sample_rois import SAMPLE_ROIS
+from rcnn_edu.classroom.lesson_05_mask_loss import MASK_LOSS
+from rcnn_edu.classroom.lesson_05_paste_masks import PASTE_MASKS
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
@@ -25,6 +27,7 @@ EXERCISES = {  # by their names
         *(MERGE_TOP_DOWN, ASSIGN_FPN_LEVELS),
         *(ASSIGN_ANCHORS_TO_GT,),
         *(SAMPLE_ROIS, BOX_HEAD_LOSS),
+        *(MASK_LOSS, PASTE_MASKS),
         *(SOFT_NMS,),
     )
 }

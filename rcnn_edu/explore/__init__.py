@@ -7,6 +7,7 @@ from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_02 import level_explorer, pyramid_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.lesson_04 import sample_explorer
+from rcnn_edu.explore.lesson_05 import mask_explorer, pipeline_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -22,6 +23,8 @@ __all__ = [
     "iou_explorer",
     "level_explorer",
     "pyramid_explorer",
+    "mask_explorer",
+    "pipeline_explorer",
     "roi_explorer",
     "sample_explorer",
     "score_explorer",
