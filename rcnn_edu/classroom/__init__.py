@@ -8,6 +8,8 @@ from rcnn_edu.classroom.lesson_00_encode_boxes import DECODE_BOXES, ENCODE_BOXES
 from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
+from rcnn_edu.classroom.lesson_06_refine_boxes import REFINE_BOXES
+from rcnn_edu.classroom.lesson_06_relabel_boxes import RELABEL_BOXES
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
@@ -19,6 +21,7 @@ EXERCISES = {  # by their names
         *(BOX_IOU, ENCODE_BOXES, DECODE_BOXES),
         *(BILINEAR_SAMPLE, ROI_ALIGN),
         *(ASSIGN_ANCHORS_TO_GT,),
+        *(REFINE_BOXES, RELABEL_BOXES),
         *(SOFT_NMS,),
     )
 }

@@ -5,6 +5,7 @@ from rcnn_edu.explore.figures import draw_scene, show, show_source
 from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explorer
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
+from rcnn_edu.explore.lesson_06 import proposal_explorer, regressor_explorer, threshold_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -18,8 +19,11 @@ __all__ = [
     "draw_losses",
     "draw_scene",
     "iou_explorer",
+    "proposal_explorer",
+    "regressor_explorer",
     "roi_explorer",
     "score_explorer",
     "show",
     "show_source",
+    "threshold_explorer",
 ]
