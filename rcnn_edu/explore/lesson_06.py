@@ -36,9 +36,9 @@ _SAMPLER = TINY.box_head["sampler"]
 WANTED = int(_SAMPLER.num_samples * _SAMPLER.pos_fraction)  # positives in an image's sample, where there are as many
 
 
-def stages_of(model: CascadeRCNN) -> Sequence[BoxHead]:
+def stages_of(model: CascadeRCNN) -> list[BoxHead]:
     """Return the cascade's box heads, first to last."""
-    return cast(Cascade, model.box_head).stages
+    return list(cast(Cascade, model.box_head).stages)
 
 
 @torch.no_grad()
@@ -57,7 +57,7 @@ def run_stages(
     return chain, probabilities
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trace:
     """What a cascade makes of an image's proposals, stage by stage, and what one needs to go on from there."""
 
@@ -160,7 +160,7 @@ def quality_scene(seen: Trace, index: int, ious: Sequence[float] = (0.5, 0.7, 0.
             Box(_xyxy(aside), "blue", 2),
             Box(_xyxy(around), "orange", 2, dashed=True),
         ]
-        panels.append(Panel((8 + 318 * place, 26, 308, 308), _view_around(gt, 0.9, seen.size), items, f"IoU {iou}"))
+        panels.append(Panel((8 + 318 * place, 26, 308, 308), _view_around(gt, 0.7, seen.size), items, f"IoU {iou}"))
     legend: list[Item] = []
     words = (("green", "the object"), ("blue", "a box to its side"), ("orange", "a box around it (dashed)"))
     for place, (color, text) in enumerate(words):
@@ -547,17 +547,14 @@ def regressor_scene(state: RegressorState, data: Regression) -> Scene:
     """Return the explorer's picture: IoU after over IoU before, and what becomes of the boxes of one IoU."""
     low = round(state.iou, 2)
     chosen = in_bin(data.before, low)
-    after = data.after[state.chain]
-    before = float(data.before[chosen].mean())
-    words = [
-        f"{word} {float(values[chosen].mean()):.3f}" for word, values in zip(WORDS[state.chain], after, strict=True)
-    ]
-    alt = (
-        f"{int(chosen.sum())} boxes that came in with an IoU from {low:.2f} to {low + 0.05:.2f}, on average "
-        f"{before:.3f}: {', '.join(words)}."
-    )
-    panels = [_curves_panel(state, data, low), *_outcome_panels(state, data, chosen)]
-    return Scene(960, 470, panels, alt)
+    alt = f"{int(chosen.sum())} boxes that came in with an IoU from {low:.2f} to {low + 0.05:.2f}"
+    panels = [_curves_panel(state, data, low)]
+    if chosen.any():
+        means = data.after[state.chain][:, chosen].mean(dim=1).tolist()
+        words = [f"{word} {mean:.3f}" for word, mean in zip(WORDS[state.chain], means, strict=True)]
+        alt += f", on average {float(data.before[chosen].mean()):.3f}: {', '.join(words)}"
+        panels += _outcome_panels(state, data, chosen)
+    return Scene(960, 470, panels, f"{alt}.")
 
 
 def _curves_panel(state: RegressorState, data: Regression, low: float) -> Panel:
@@ -623,14 +620,17 @@ def regressor_explorer(data: Regression) -> Explorer[RegressorState]:
 
 # Plots
 
+MOST_DOTS = 300  # of a stage: more would hide each other
+
 
 def delta_figure(deltas: Sequence[Float[Tensor, "_ 4"]]) -> Figure:
     """Return two plots of the deltas to learn before each stage: of the place (dx, dy), and of the size (dw, dh)."""
-    figure, axes = plot_axes("Place: dx and dy", "Size: dw and dh", height=380)
+    figure, axes = plot_axes("Place: dx and dy", "Size: dw and dh", height=360)
     for plot, (x, y), names in zip(axes, ((0, 1), (2, 3)), (("dx", "dy"), ("dw", "dh")), strict=True):
         for number, (values, color) in enumerate(zip(deltas, COLORS, strict=True)):
-            look: dict[str, Any] = {"color": PALETTE[color][0], "marker": "os^"[number], "alpha": 0.5}
-            plot.scatter(values[:, x], values[:, y], 7, linewidths=0, label=f"before stage {number + 1}", **look)
+            look: dict[str, Any] = {"color": PALETTE[color][0], "marker": "os^"[number], "alpha": 0.7}
+            dots = values[:: max(1, len(values) // MOST_DOTS)]
+            plot.scatter(dots[:, x], dots[:, y], 9, linewidths=0, label=f"before stage {number + 1}", **look)
         reach = float(torch.cat([d[:, [x, y]] for d in deltas]).abs().quantile(0.995))
         plot.set(xlim=(-reach, reach), ylim=(-reach, reach), xlabel=names[0], ylabel=names[1], aspect="equal")
     axes[1].legend(frameon=False, loc="upper left", bbox_to_anchor=(1.02, 1), markerscale=2)
@@ -642,7 +642,7 @@ def share_figure(chains: Mapping[str, Sequence[Float[Tensor, " n"]]]) -> Figure:
     figure, axes = plot_axes(*chains, height=320)
     thresholds = torch.linspace(0.3, 0.95, 27)
     for plot, ious in zip(axes, chains.values(), strict=True):
-        for number, (values, color) in enumerate(zip(ious, ("muted", *COLORS), strict=True)):
+        for number, (values, color) in enumerate(zip(ious, ("muted", *COLORS), strict=False)):
             shares = [100 * float((values >= threshold).float().mean()) for threshold in thresholds]
             style = (":", "-", "--", "-.")[number]
             label = f"after {number}" if number else "the proposals"
