@@ -14,6 +14,8 @@ from rcnn_edu.classroom.lesson_04_box_head_loss import BOX_HEAD_LOSS
 from rcnn_edu.classroom.lesson_04_sample_rois import SAMPLE_ROIS
 from rcnn_edu.classroom.lesson_05_mask_loss import MASK_LOSS
 from rcnn_edu.classroom.lesson_05_paste_masks import PASTE_MASKS
+from rcnn_edu.classroom.lesson_06_refine_boxes import REFINE_BOXES
+from rcnn_edu.classroom.lesson_06_relabel_boxes import RELABEL_BOXES
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.verdict import Verdict
 
@@ -28,6 +30,7 @@ EXERCISES = {  # by their names
         *(ASSIGN_ANCHORS_TO_GT,),
         *(SAMPLE_ROIS, BOX_HEAD_LOSS),
         *(MASK_LOSS, PASTE_MASKS),
+        *(REFINE_BOXES, RELABEL_BOXES),
         *(SOFT_NMS,),
     )
 }

@@ -8,6 +8,7 @@ from rcnn_edu.explore.lesson_02 import level_explorer, pyramid_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.lesson_04 import sample_explorer
 from rcnn_edu.explore.lesson_05 import mask_explorer, pipeline_explorer
+from rcnn_edu.explore.lesson_06 import proposal_explorer, regressor_explorer, threshold_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
@@ -25,9 +26,12 @@ __all__ = [
     "pyramid_explorer",
     "mask_explorer",
     "pipeline_explorer",
+    "proposal_explorer",
+    "regressor_explorer",
     "roi_explorer",
     "sample_explorer",
     "score_explorer",
     "show",
     "show_source",
+    "threshold_explorer",
 ]

@@ -10,8 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from rcnn_edu import ops
 from rcnn_edu.classroom import check
-from rcnn_edu.ops import box_iou
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 CALL = re.compile(r"""check\(["'](\w+)["'], (\w+)\)""")  # of an exercise's name and the learner's function
@@ -27,7 +27,8 @@ def test_stubs_and_solutions(path: Path) -> None:
     ]
     stub_names: dict[str, Any] = {}
     # A solution may use those before it, and what the lessons import at their top.
-    solution_names: dict[str, Any] = {"torch": torch, "F": F, "math": math, "box_iou": box_iou}
+    operations = {name: getattr(ops, name) for name in ops.__all__}
+    solution_names: dict[str, Any] = {"torch": torch, "F": F, "math": math, **operations}
     for exercise, function in (call for text in code for call in CALL.findall(text)):
         (stub,) = [text for text in code if f"def {function}(" in text]
         (solution,) = [text for text in solutions if f"def {function}(" in text]
