@@ -6,6 +6,7 @@ from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explo
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
+from rcnn_edu.explore.lesson_08 import scale_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "draw_scene",
     "iou_explorer",
     "roi_explorer",
+    "scale_explorer",
     "score_explorer",
     "show",
     "show_source",
