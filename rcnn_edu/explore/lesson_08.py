@@ -201,7 +201,7 @@ class ScaleState:
     flip: bool = False
     method: str = "NMS"
     iou_thresh: float = 0.5
-    cut: float = 0.3
+    cut: float = 0.5
     scene: int = 0
 
     def views(self) -> tuple[View, ...]:
@@ -281,7 +281,7 @@ def _describe(
     """Return the explorer's text."""
     letters = {index: chr(65 + place) for place, index in enumerate(order)}
     pixels, _ = album.cost(state.views())
-    figures, alone = album.figures(state.views(), *_how(state)), album.figures(views_of([1.0]), *_how(state))
+    figures, alone = album.figures(state.views(), *_how(state)), album.figures(views_of([1.0]), 0.5, "NMS")
     by_scale = "; ".join(
         f"{scale:g}× {' '.join(letters[index] for index in order if any(index in one for one in views)) or 'nothing'}"
         for scale, views in rows.items()
@@ -290,7 +290,7 @@ def _describe(
         f"{_named(state)}, merged by {state.method} at N_t {state.iou_thresh:.2f}. AP on {len(album.images)} scenes "
         f"{figures['AP']:.1f}, at 1× alone {alone['AP']:.1f}, for {pixels:.2f} times the pixels. Scene {state.scene}, "
         f"scores from {state.cut:.2f}: {int((found >= 0).sum())} of {len(order)} objects found, "
-        f"{int((found < 0).sum())} boxes too many. Alone, the scales find: {by_scale}."
+        f"{int((found < 0).sum())} too many. Alone, the scales find: {by_scale}."
     )
 
 
@@ -362,22 +362,23 @@ COLUMNS = ("AP", "AP50", "AP75", "APs", "APm", "APl")
 
 def _table_panel(state: ScaleState, album: Album) -> Panel:
     """Return COCO's figures of scale 1 alone and of the learner's choice, and what they cost."""
+    places = [*range(160, 421, 52), 486, 548]
     head = [*COLUMNS, "pixels", "ms"]
-    items: list[Item] = [Text(160 + 54 * place, 8, name, "muted", 12, "right") for place, name in enumerate(head)]
-    rows = {"1× alone": (views_of([1.0]), 0.5, "NMS"), "your choice": (state.views(), *_how(state))}
-    for line, (name, (views, *how)) in enumerate(rows.items()):
-        figures, (pixels, milliseconds) = album.figures(views, *how), album.cost(views)
+    items: list[Item] = [Text(x, 8, name, "muted", 12, "right") for x, name in zip(places, head, strict=True)]
+    rows = (("1× alone", views_of([1.0]), (0.5, "NMS")), ("your choice", state.views(), _how(state)))
+    for line, (name, views, (iou_thresh, method)) in enumerate(rows):
+        figures, (pixels, milliseconds) = album.figures(views, iou_thresh, method), album.cost(views)
         y = 32 + 24 * line
         items.append(Text(0, y, name, "blue" if line else "muted", 13, bold=bool(line)))
         values = [*(f"{figures[column]:.1f}" for column in COLUMNS), f"{pixels:.2f}×", f"{milliseconds:.0f}"]
-        items += [Text(160 + 54 * place, y, text, "ink", 13, "right") for place, text in enumerate(values)]
+        items += [Text(x, y, text, "ink", 13, "right") for x, text in zip(places, values, strict=True)]
     return Panel((402, 250, 550, 70), (0, 0, 550, 70), items, f"AP on {len(album.images)} scenes", framed=False)
 
 
 def _plane_panel(state: ScaleState, album: Album) -> Panel:
     """Return AP over the number of pixels: each scale alone as a landmark, and the learner's choice."""
-    alone = {scale: album.figures(views_of([scale]))["AP"] for scale in SCALES}
-    known = [*alone.values(), album.figures(views_of(SCALES, flip=True))["AP"]]
+    alone = {scale: album.figures(views_of([scale]), 0.5, "NMS")["AP"] for scale in SCALES}
+    known = [*alone.values(), album.figures(views_of(SCALES, flip=True), 0.5, "NMS")["AP"]]
     low, high = math.floor(min(known)) - 1, math.ceil(max(known)) + 1
 
     def spot(pixels: float, ap: float) -> tuple[float, float]:
@@ -393,7 +394,7 @@ def _plane_panel(state: ScaleState, album: Album) -> Panel:
     items.append(Text(548, 134, "pixels", "muted", 11, "right"))
     for scale, ap in alone.items():
         x, y = spot(scale**2, ap)
-        items += [Points([(x, y)], "muted", 4), Text(x, y + 13, f"{scale:g}×", "muted", 11, "center")]
+        items += [Points([(x, y)], "muted", 4), Text(x + 8, y, f"{scale:g}×", "muted", 11)]
     if state.scales:
         pixels, _ = album.cost(state.views())
         ap = album.figures(state.views(), *_how(state))["AP"]
@@ -453,7 +454,7 @@ def answers_scene(
         right = sum(index >= 0 for index in hits)
         side = (unit * share * width, unit * share * height)
         panels.append(Panel((left, 26, *side), (0, 0, width, height), items, f"{title}: {right} found"))
-        told.append(f"{title}: {right} found, {len(hits) - right} boxes too many")
+        told.append(f"{title}: {right} found, {len(hits) - right} too many")
         left += side[0] + 10
     bottom = 32 + unit * max(shares) * height
     panels.append(Panel((8, bottom, 944, 20), (0, 0, 944, 20), _legend(), framed=False))
@@ -554,6 +555,7 @@ def cost_figure(ways: Mapping[str, tuple[float, float]]) -> Figure:
     longest = max(milliseconds for milliseconds, _ in ways.values())
     times, precisions = zip(*front, (longest, front[-1][1]), strict=True)
     axes.step(times, precisions, where="post", color=PALETTE["blue"][0], linewidth=1, label="the best for this time")
+    axes.margins(y=0.1)
     axes.set(xlabel="ms an image", ylabel="AP", xlim=(0, None))
     axes.legend(frameon=False, loc="lower right")
     names.set_axis_off()
