@@ -17,6 +17,7 @@ from rcnn_edu.classroom.lesson_05_paste_masks import PASTE_MASKS
 from rcnn_edu.classroom.lesson_06_refine_boxes import REFINE_BOXES
 from rcnn_edu.classroom.lesson_06_relabel_boxes import RELABEL_BOXES
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
+from rcnn_edu.classroom.lesson_08_merge import MERGE
 from rcnn_edu.classroom.verdict import Verdict
 
 __all__ = ["EXERCISES", "Verdict", "check"]
@@ -32,6 +33,7 @@ EXERCISES = {  # by their names
         *(MASK_LOSS, PASTE_MASKS),
         *(REFINE_BOXES, RELABEL_BOXES),
         *(SOFT_NMS,),
+        *(MERGE,),
     )
 }
 

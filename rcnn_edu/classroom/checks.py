@@ -159,7 +159,7 @@ def _run(exercise: Exercise, function: Callable[..., Any], case: Case) -> _Outco
     except Exception as error:  # a learner's function may raise anything, and all of it is a finding
         return _Outcome(error=error)
     for name, before in case.arguments.items():
-        if isinstance(before, Tensor) and not torch.equal(before, arguments[name]):
+        if not _is_same(before, arguments[name]):
             return _Outcome(value, changed=name)
     return _Outcome(value)
 
@@ -253,6 +253,17 @@ def _first_fault(exercise: Exercise, cases: list[Case], faults: list[str | None]
     given = "; ".join(f"{name} = {show(value)}" for name, value in cases[first].arguments.items())
     lead = "The worked cases are right, but for" if first >= len(exercise.worked) else "For"
     return f"{lead} {cases[first].what}, {faults[first]}. The input was {given}."
+
+
+def _is_same(before: Any, after: Any) -> bool:
+    """Return whether an argument's tensors, also those in a list or a dict, are what they were."""
+    if isinstance(before, Tensor):
+        return isinstance(after, Tensor) and torch.equal(before, after)
+    if isinstance(before, dict):
+        return isinstance(after, dict) and _is_same(list(before.items()), list(after.items()))
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(_is_same, before, after))
+    return True
 
 
 def _as_tensor(value: Any) -> Tensor | None:

@@ -75,6 +75,8 @@ def show(value: Any) -> str:
         return show(value.tolist()) if value.numel() <= 20 else f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, list):
         return f"[{', '.join(show(item) for item in value)}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {show(item)}' for key, item in value.items())}}}"
     if isinstance(value, float):
         return f"{value:.4g}"
     return str(value) if isinstance(value, (int, str, tuple)) else name_of(value)  # no address, the same in each run

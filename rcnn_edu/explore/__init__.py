@@ -10,6 +10,7 @@ from rcnn_edu.explore.lesson_04 import sample_explorer
 from rcnn_edu.explore.lesson_05 import mask_explorer, pipeline_explorer
 from rcnn_edu.explore.lesson_06 import proposal_explorer, regressor_explorer, threshold_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
+from rcnn_edu.explore.lesson_08 import scale_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "regressor_explorer",
     "roi_explorer",
     "sample_explorer",
+    "scale_explorer",
     "score_explorer",
     "show",
     "show_source",

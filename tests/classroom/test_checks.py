@@ -245,6 +245,24 @@ def test_a_changed_argument_is_named_even_if_the_result_is_right() -> None:
     assert message_of(in_place) == message  # the cases themselves are unharmed
 
 
+def test_a_change_within_a_list_or_a_dict_is_seen() -> None:
+    rows = Case("rows", {"rows": [{"row": torch.tensor([1.0, 2.0])}, {"row": torch.tensor([3.0])}], "shift": 0.5})
+    exercise = dataclasses.replace(
+        EXERCISE,
+        reference=lambda rows, shift: torch.cat([row["row"] for row in rows]) + shift,
+        worked=(rows,),
+        random=lambda generator: [],
+        mistakes=(),
+    )
+
+    def in_place(rows: list[dict[str, Tensor]], shift: float) -> Tensor:
+        return torch.cat([row["row"].add_(shift) for row in rows])
+
+    assert message_of(in_place, exercise).startswith("Your function changes its argument rows")
+    message = message_of(lambda rows, shift: torch.cat([row["row"] for row in rows]), exercise)
+    assert "The input was rows = [{row: [1, 2]}, {row: [3]}]; shift = 0.5." in message
+
+
 def test_the_axes_message_shows_a_case_that_tells_them_apart() -> None:
     message = message_of(lambda values, shift: triple(values, shift).mT)
     assert message.endswith("a result of shape (3, 2) should be of shape (2, 3).")
