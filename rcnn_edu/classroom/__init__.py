@@ -9,6 +9,8 @@ from rcnn_edu.classroom.lesson_01_bilinear_sample import BILINEAR_SAMPLE
 from rcnn_edu.classroom.lesson_01_roi_align import ROI_ALIGN
 from rcnn_edu.classroom.lesson_03_assign_anchors_to_gt import ASSIGN_ANCHORS_TO_GT
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
+from rcnn_edu.classroom.lesson_09_match_detections import MATCH_DETECTIONS
+from rcnn_edu.classroom.lesson_09_precision_at_recalls import PRECISION_AT_RECALLS
 from rcnn_edu.classroom.verdict import Verdict
 
 __all__ = ["EXERCISES", "Verdict", "check"]
@@ -20,6 +22,7 @@ EXERCISES = {  # by their names
         *(BILINEAR_SAMPLE, ROI_ALIGN),
         *(ASSIGN_ANCHORS_TO_GT,),
         *(SOFT_NMS,),
+        *(MATCH_DETECTIONS, PRECISION_AT_RECALLS),
     )
 }
 

@@ -6,6 +6,7 @@ from rcnn_edu.explore.lesson_00 import codec_explorer, iou_explorer, score_explo
 from rcnn_edu.explore.lesson_01 import roi_explorer
 from rcnn_edu.explore.lesson_03 import anchor_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
+from rcnn_edu.explore.lesson_09 import precision_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "draw_losses",
     "draw_scene",
     "iou_explorer",
+    "precision_explorer",
     "roi_explorer",
     "score_explorer",
     "show",
