@@ -209,8 +209,8 @@ def precision_scene(state: PrecisionState, results: Results) -> Scene:
     panels = [
         _image_panel(state.image, state.label, iou, score, results),
         _legend_panel(),
-        _curve_panel(ranking, shown, f"{name}: precision over recall at IoU {iou:.2f}"),
-        _thresholds_panel(every, IOU_THRESHOLDS.index(iou)),
+        _curve_panel(ranking, shown, f"{name}: the curve at IoU {iou:.2f}"),
+        _thresholds_panel(every, IOU_THRESHOLDS.index(iou), f"{name}: AP at all ten IoUs"),
         _counts_panel(shown, right, ranking.num_objects, figures),
     ]
     return Scene(960, 450, panels, alt)
@@ -279,21 +279,23 @@ def _curve_panel(ranking: Ranking, shown: int, title: str) -> Panel:
     return Panel((384, 28, 280, 300), (0, 0, 280, 300), items, title, framed=False)
 
 
-def _thresholds_panel(every: Sequence[float], chosen: int) -> Panel:
+def _thresholds_panel(every: Sequence[float], chosen: int, title: str) -> Panel:
     """Return a bar for the AP at each IoU threshold, the chosen one full, and a line at their mean."""
     ticks = [((place + 0.5) / 10, f"{IOU_THRESHOLDS[place]:.2f}"[1:]) for place in range(0, 10, 2)]
     items = _axes_items("IoU that a match needs", "AP", ticks)
+    mean = sum(every) / len(every)
+    if mean != mean:  # a class without objects has no AP
+        every = ()
     for place, value in enumerate(every):
         box: XYXY = (36.5 + 23 * place, 250 - 230 * value, 54.5 + 23 * place, 250)
         if value > 0:
             items.append(Box(box, "blue", 1, fill=0.9 if place == chosen else 0.25))
         if place == chosen:
             items.append(Text(box[0] + 9, box[1] - 9, f"{value:.2f}", "blue", 12, "center", bold=True))
-    mean = sum(every) / len(every)
-    if mean == mean:  # a class without objects has none
+    if every:
         items.append(Lines([(34, 250 - 230 * mean, 264, 250 - 230 * mean)], "pink", 1.5, dashed=True))
         items.append(Text(262, 241 - 230 * mean, f"mean {mean:.2f}", "pink", 12, "right", bold=True))
-    return Panel((676, 28, 280, 300), (0, 0, 280, 300), items, "The same for all ten thresholds", framed=False)
+    return Panel((676, 28, 280, 300), (0, 0, 280, 300), items, title, framed=False)
 
 
 def _counts_panel(shown: int, right: int, objects: int, figures: dict[str, float]) -> Panel:
