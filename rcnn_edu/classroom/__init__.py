@@ -18,6 +18,8 @@ from rcnn_edu.classroom.lesson_06_refine_boxes import REFINE_BOXES
 from rcnn_edu.classroom.lesson_06_relabel_boxes import RELABEL_BOXES
 from rcnn_edu.classroom.lesson_07_soft_nms import SOFT_NMS
 from rcnn_edu.classroom.lesson_08_merge import MERGE
+from rcnn_edu.classroom.lesson_09_match_detections import MATCH_DETECTIONS
+from rcnn_edu.classroom.lesson_09_precision_at_recalls import PRECISION_AT_RECALLS
 from rcnn_edu.classroom.verdict import Verdict
 
 __all__ = ["EXERCISES", "Verdict", "check"]
@@ -34,6 +36,7 @@ EXERCISES = {  # by their names
         *(REFINE_BOXES, RELABEL_BOXES),
         *(SOFT_NMS,),
         *(MERGE,),
+        *(MATCH_DETECTIONS, PRECISION_AT_RECALLS),
     )
 }
 

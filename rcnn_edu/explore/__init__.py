@@ -11,6 +11,7 @@ from rcnn_edu.explore.lesson_05 import mask_explorer, pipeline_explorer
 from rcnn_edu.explore.lesson_06 import proposal_explorer, regressor_explorer, threshold_explorer
 from rcnn_edu.explore.lesson_07 import ap_explorer, crowd_explorer
 from rcnn_edu.explore.lesson_08 import scale_explorer
+from rcnn_edu.explore.lesson_09 import precision_explorer
 from rcnn_edu.explore.losses import LivePlot, draw_losses
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "pipeline_explorer",
     "proposal_explorer",
     "regressor_explorer",
+    "precision_explorer",
     "roi_explorer",
     "sample_explorer",
     "scale_explorer",

@@ -40,6 +40,9 @@ NOTEBOOK_METADATA = {
 }
 # What a machine may say on its first run, whatever the notebook does. Any other line on stderr is the author's to mend.
 NOISE = re.compile(r"^Matplotlib is building the font cache; this may take a moment\.\n", re.MULTILINE)
+PROGRESS = re.compile(
+    r"\d+%\|.*\| \d+/\d+ \["
+)  # tqdm's bar, whose text is all that a reader without a kernel would see
 
 
 def read(path: Path) -> NotebookNode:
@@ -95,6 +98,8 @@ def _normalise_output(output: NotebookNode) -> NotebookNode | None:
     if output.output_type == "stream" and output.name == "stderr":
         output.text = NOISE.sub("", output.text)
         return output if output.text else None
+    if WIDGET_VIEW in output.get("data", {}) and PROGRESS.search(output.data.get("text/plain", "")):
+        return None
     if "image/png" in output.get("data", {}):
         output.data.pop(WIDGET_VIEW, None)
         output.data["image/png"] = _shrink(output.data["image/png"])

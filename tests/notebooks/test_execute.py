@@ -113,6 +113,15 @@ def test_a_picture_with_transparency_is_kept_as_it_is() -> None:
     assert cell.outputs[0].data["image/png"] == before.replace("\n", "")
 
 
+def test_a_progress_bar_goes_and_what_was_printed_stays() -> None:
+    bar = {WIDGET_VIEW: {"model_id": "8f3a"}, "text/plain": "detecting:   0%|          | 0/40 [00:00<?, ?image/s]"}
+    outputs = [new_output("display_data", bar), new_output("stream", name="stdout", text="50%| done\n")]
+    notebook = new_notebook(cells=[new_code_cell("evaluate()", execution_count=1, outputs=outputs)])
+    normalise(notebook)
+    assert [output.output_type for output in notebook.cells[0].outputs] == ["stream"]
+    assert not list(problems(notebook))
+
+
 def test_cleaning_twice_changes_nothing() -> None:
     notebook = messy()
     normalise(notebook)
