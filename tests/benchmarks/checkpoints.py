@@ -23,12 +23,12 @@ from tests.benchmarks.harness import ROOT
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 SCENES, BATCH_SIZE = 30_000, 4
-STEPS = {"tiny_mask_rcnn": 7500, "tiny_cascade_rcnn": 2500}
+STEPS = {"tiny_mask_rcnn": 7500, "tiny_cascade_rcnn": 1500}
 OPTIONS = {
     "tiny_mask_rcnn": ["--preset", "tiny_mask_rcnn"],
     "tiny_cascade_rcnn": [
         *("--preset", "tiny_cascade_rcnn", "--masks"),
-        *("--weights", "data/checkpoints/tiny_mask_rcnn.safetensors"),
+        *("--weights", "data/checkpoints/tiny_mask_rcnn.safetensors", "--learning-rate", "0.02"),
     ],
 }
 TEST_SCENES, TEST_SEED = 200, 1  # training is on seed 0, the sample scenes are of seed 2
