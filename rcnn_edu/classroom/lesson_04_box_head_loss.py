@@ -174,7 +174,7 @@ def _case(what: str, labels: list[int], beta: float, generator: torch.Generator,
 
 def _worked() -> tuple[Case, ...]:
     generator = torch.Generator().manual_seed(4)
-    cases = (
+    cases: tuple[tuple[str, list[int], float], ...] = (
         ("one positive", [1], 1 / 9),
         ("one positive of the last class", [3], 1 / 9),
         ("one positive and two negatives", [2, 0, 0], 1 / 9),
