@@ -59,15 +59,16 @@ def _loss_with(
     boxes: Callable[[Tensor, Tensor, float], Tensor] = _box_loss,
     class_count: Callable[[Tensor], Any] = len,
     box_count: Callable[[Tensor], Any] = len,
-    safe: Callable[[int], Any] = _at_least_one,
+    class_safe: Callable[[int], Any] = _at_least_one,
+    box_safe: Callable[[int], Any] = _at_least_one,
 ) -> _Loss:
     """Return the losses with some steps replaced; with none, they are right."""
 
     def loss(
         class_logits: Tensor, box_deltas: Tensor, labels: Tensor, target_deltas: Tensor, beta: float = 1 / 9
     ) -> _Losses:
-        class_loss = classes(class_logits, labels) / safe(class_count(labels))
-        box_loss = boxes(pick(box_deltas, labels), target_deltas, beta) / safe(box_count(labels))
+        class_loss = classes(class_logits, labels) / class_safe(class_count(labels))
+        box_loss = boxes(pick(box_deltas, labels), target_deltas, beta) / box_safe(box_count(labels))
         return class_loss, box_loss
 
     return loss
@@ -88,7 +89,11 @@ def _unsafe(count: int) -> Tensor:
 MISTAKES = (
     Mistake(
         "The box loss is divided by the positives: divide it by all the sampled boxes, the same as the class loss.",
-        (_loss_with(box_count=_num_positive), _loss_with(box_count=_num_positive, safe=_unsafe)),
+        (
+            _loss_with(box_count=_num_positive),
+            _loss_with(box_count=_num_positive, box_safe=_unsafe),
+            _loss_with(box_count=_num_positive, class_safe=_unsafe, box_safe=_unsafe),
+        ),
     ),
     Mistake(
         "The box loss is a mean over the positives' coordinates, and without positives that mean is NaN: sum it up, "
@@ -106,7 +111,8 @@ MISTAKES = (
     Mistake(
         "Without any boxes the loss is NaN, zero divided by zero: divide by at least 1.",
         (
-            _loss_with(safe=_unsafe),
+            _loss_with(class_safe=_unsafe, box_safe=_unsafe),
+            _loss_with(box_safe=_unsafe),
             _loss_with(classes=F.cross_entropy, class_count=lambda labels: 1),
         ),
     ),
@@ -174,7 +180,7 @@ def _case(what: str, labels: list[int], beta: float, generator: torch.Generator,
 
 def _worked() -> tuple[Case, ...]:
     generator = torch.Generator().manual_seed(4)
-    cases = (
+    cases: tuple[tuple[str, list[int], float], ...] = (
         ("one positive", [1], 1 / 9),
         ("one positive of the last class", [3], 1 / 9),
         ("one positive and two negatives", [2, 0, 0], 1 / 9),

@@ -103,14 +103,15 @@ def _fault_of(sample: Tensor, num_labels: int) -> str:
 def _habits(table: Tensor, labels: Tensor) -> Habits:
     """Return what the samples, one a row, have in common; short rows end in the number of the labels."""
     drawn = F.pad(labels, (0, 1), value=-9)[table]  # the labels
-    counts = [_constant(mask.sum(dim=1)) for mask in (drawn > 0, drawn == 0, drawn == -1)]
+    positives, negatives, ignored = (_constant(mask.sum(dim=1)) for mask in (drawn > 0, drawn == 0, drawn == -1))
     ordered = table.sort(dim=1).values
     stream, twins = ordered[1:-TWINS], ordered[-TWINS:]
     kinds = [(labels > 0).nonzero()[:, 0], (labels == 0).nonzero()[:, 0]]
-    firsts = torch.cat([kind[:count] for kind, count in zip(kinds, counts, strict=False)]).sort().values
+    firsts = torch.cat([kinds[0][:positives], kinds[1][:negatives]]).sort().values
     return Habits(
-        "",
-        *counts,
+        positives=positives,
+        negatives=negatives,
+        ignored=ignored,
         repeats=bool(((ordered.diff(dim=1) == 0) & (ordered[:, 1:] < len(labels))).any()),
         positives_first=bool((drawn.clamp(max=1).diff(dim=1) <= 0).all()),
         takes_first=ordered.shape[1] == len(firsts) and bool((ordered == firsts).all()),

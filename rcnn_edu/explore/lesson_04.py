@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from typing import Any
+from typing import Any, cast
 
 import ipywidgets as widgets
 import numpy as np
@@ -17,7 +17,7 @@ from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.explore.canvas import Explorer
 from rcnn_edu.explore.figures import plot_axes
 from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Image, Item, Panel, Points, Scene, Text
-from rcnn_edu.models import MaskRCNN, RoISampler, tiny_mask_rcnn
+from rcnn_edu.models import BoxHead, MaskRCNN, RoISampler, tiny_mask_rcnn
 from rcnn_edu.models.transform import Target
 from rcnn_edu.ops import assign_anchors_to_gt, box_head_loss, encode_boxes, rpn_loss, sample_rois
 
@@ -117,12 +117,12 @@ def draw(state: SampleState) -> Sample:
         positive = labels > 0
         targets = encode_boxes(view.gt_boxes[drawn][positive], boxes[positive], UNIT)
         return judge(rpn_loss, model.rpn, boxes, scores, deltas, labels, targets)
-    sampler = RoISampler(num_samples=state.num_samples, pos_fraction=state.pos_fraction)
+    sampler, head = RoISampler(0.5, state.num_samples, state.pos_fraction), cast(BoxHead, model.box_head)
     sampled = sampler([view.proposals], [view.target], generator)
-    logits, deltas = model.box_head(view.features, sampled.rois)
+    logits, deltas = head(view.features, sampled.rois)
     boxes, positive = sampled.rois[:, 1:], sampled.labels > 0
-    targets = encode_boxes(sampled.gt_boxes[positive], boxes[positive], model.box_head.delta_weights)
-    return judge(box_head_loss, model.box_head, boxes, logits, deltas, sampled.labels, targets)
+    targets = encode_boxes(sampled.gt_boxes[positive], boxes[positive], head.delta_weights)
+    return judge(box_head_loss, head, boxes, logits, deltas, sampled.labels, targets)
 
 
 def judge(

@@ -145,7 +145,7 @@ SHUFFLE_NEGATIVES = "negatives[torch.randperm(len(negatives), generator=generato
         ([("    most =", "    generator.seed()\n    most =")], "it raises AttributeError"),
         ([("    most =", "    labels[:1] = 0\n    most =")], "Your function changes its argument labels"),
         (
-            [("    return", "    positives = positives * (len(negatives) < 30)\n    return")],
+            [("    return", "    negatives = negatives[len(labels) // 30 :]\n    return")],
             "The worked cases are right",
         ),
     ],
@@ -214,7 +214,7 @@ BOX = 'F.smooth_l1_loss(deltas, target_deltas, beta=beta, reduction="sum") / n'
         ([(BOX, "F.smooth_l1_loss(deltas, target_deltas, beta=beta)")], "The box loss is a mean over the positives'"),
         ([(CLASS, "F.cross_entropy(class_logits, labels)")], "Without any boxes the loss is NaN"),
         ([(N, "n = torch.tensor(len(labels))")], "Without any boxes the loss is NaN"),
-        ([(N, "n = len(labels)")], "it raises ZeroDivisionError"),
+        ([(N, "n = len(labels)")], "Without any boxes the loss is NaN"),
         ([(BOX, BOX + " / 4")], "The box loss is divided by the four coordinates as well"),
         ([(BOX, BOX[:-4])], "The box loss is not divided at all"),
         ([(N, "n = 1")], "Neither loss is divided"),

@@ -1,7 +1,9 @@
 import json
 import math
 from dataclasses import replace
+from typing import cast
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,7 +30,7 @@ from rcnn_edu.explore.lesson_04 import (
     split_loss,
 )
 from rcnn_edu.explore.scene import Box, Points, Text
-from rcnn_edu.models import RoISampler
+from rcnn_edu.models import BoxHead, RoISampler
 from rcnn_edu.ops import box_head_loss, encode_boxes, rpn_loss
 
 START = SampleState(scene=1)  # as the lesson shows it
@@ -75,8 +77,9 @@ def test_the_parts_are_the_package_s_loss(head: str) -> None:
     else:
         sampler = RoISampler(num_samples=64, pos_fraction=0.25)
         sampled = sampler([view.proposals], [view.target], generator)
-        logits, deltas = model.box_head(view.features, sampled.rois)
-        losses = dict(zip(("class", "box"), model.box_head.loss(logits, deltas, sampled), strict=True))
+        box_head = cast(BoxHead, model.box_head)
+        logits, deltas = box_head(view.features, sampled.rois)
+        losses = dict(zip(("class", "box"), box_head.loss(logits, deltas, sampled), strict=True))
     class_loss, box_loss = (float(loss.detach()) for loss in losses.values())
     parts = draw(state).loss
     assert sum(parts.values()) - parts["box"] == pytest.approx(class_loss, rel=1e-4)
@@ -230,13 +233,13 @@ def test_the_problem_as_a_picture_has_a_dot_for_each_labelled_anchor() -> None:
 
 def test_plots_carry_their_data_and_labels() -> None:
     figure = lesson_04.learning_figure({"all": {"object": [0.5, 0.1]}, "few": {"object": [0.5, 0.9]}})
-    assert [list(axes.lines[0].get_ydata()) for axes in figure.axes] == [[0.5, 0.1], [0.5, 0.9]]
+    assert [np.asarray(axes.lines[0].get_ydata()).tolist() for axes in figure.axes] == [[0.5, 0.1], [0.5, 0.9]]
     (axes,) = lesson_04.shares_figure({"a": {"positive": 0.25, "hard": 0.75}, "b": {"positive": 1.0}}, "shares").axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b"]
     assert [bar.get_width() for bar in axes.containers[0]] == [25, 100]
     weights, part = lesson_04.normaliser_figure([4, 8], {"n": [0.1, 0.1]}, {"n": [40.0, 60.0]}).axes
-    assert weights.collections[0].get_offsets().tolist() == [[4, 0.1], [8, 0.1]]
-    assert part.collections[0].get_offsets().tolist() == [[4, 40], [8, 60]]
+    assert np.asarray(weights.collections[0].get_offsets()).tolist() == [[4, 0.1], [8, 0.1]]
+    assert np.asarray(part.collections[0].get_offsets()).tolist() == [[4, 40], [8, 60]]
 
 
 def test_the_deltas_to_learn_are_those_of_the_matched_objects() -> None:
