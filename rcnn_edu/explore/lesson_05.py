@@ -216,8 +216,8 @@ def _strip(state: PipelineState, traced: Trace) -> Panel:
         f"{len(traced.anchors):,} anchors",
         f"{len(traced.candidates):,} → {len(traced.proposals)}",
         f"{len(traced.detections['labels'])} found, {found} sure",
-        f"{len(traced.detections['labels'])} × {traced.mask_logits.shape[1]} small ones",
-        f"{len(traced.masks)} large ones",
+        f"{len(traced.detections['labels'])} × {traced.mask_logits.shape[1]} small masks",
+        f"{len(traced.masks)} in the image",
     )
     items: list[Item] = []
     for place, (name, count) in enumerate(zip(STEPS, counts, strict=True)):
@@ -317,7 +317,7 @@ def _masks_step(state: PipelineState, traced: Trace) -> _StepPicture:
         panels.append(Panel((490, y, 54, 80), (0, 0, 54, 80), name, framed=False))
         bins = traced.pooled.shape[-1]
         cells = Cells((0, 0, bins, bins), _shades(_strength(traced.pooled[i])))
-        panels.append(Panel((546, y, 80, 80), (0, 0, bins, bins), [cells], "features" if row == 0 else ""))
+        panels.append(Panel((550, y, 76, 80), (0, 0, bins, bins), [cells], "features" if row == 0 else ""))
         for channel, probs in enumerate(traced.mask_logits[i].sigmoid()):
             items: list[Item] = [Cells((0, 0, m, m), _shades(probs))]
             if channel == label - 1:
@@ -498,7 +498,7 @@ def _legend_panel(state: MaskState, found: Answer, pixels: int) -> Panel:
     lines = [
         ("orange", f"mask of {CATEGORIES[found.label - 1]} from {state.mask_thresh:.2f} on: {pixels:,} px"),
         ("pink", f"the object it fits best: IoU {found.iou.max():.2f}"),
-        ("green", f"dashed, the box of the masks: {size}"),
+        ("green" if state.refine else "blue", f"the box of the masks{', dashed' if state.refine else ''}: {size}"),
     ]
     items: list[Item] = []
     for row, (color, text) in enumerate(lines):

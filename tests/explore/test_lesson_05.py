@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore import lesson_05
 from rcnn_edu.explore.lesson_05 import (
     SCENES,
@@ -143,7 +144,7 @@ def test_a_fine_mask_comes_back_whole_and_a_coarse_one_does_not() -> None:
     coarse = mask_iou(round_trip(target["masks"], target["boxes"], 7), target["masks"]).diagonal()
     assert coarse.max() < 0.98
     legacy = round_trip(target["masks"], target["boxes"], 112, paste_as_torchvision)
-    assert mask_iou(legacy, target["masks"]).diagonal().max() < 0.99
+    assert mask_iou(legacy, target["masks"]).diagonal().min() < 0.9
 
 
 # Step by step
@@ -177,7 +178,7 @@ def test_the_strip_counts_what_there_is(traced: Trace) -> None:
     shown = texts(pipeline_scene(PipelineState()))
     assert "9,180 anchors" in shown
     assert f"{len(traced.candidates):,} → {len(traced.proposals)}" in shown
-    assert f"{len(traced.masks)} large ones" in shown
+    assert f"{len(traced.masks)} in the image" in shown
 
 
 def test_the_chosen_mask_is_framed(traced: Trace) -> None:
@@ -222,7 +223,7 @@ FIELDS = st.fixed_dictionaries(
     {
         "roi": boxes(),
         "scene": st.sampled_from(SCENES),
-        "mask_of": st.sampled_from([MaskState.mask_of, *lesson_05.CATEGORIES]),
+        "mask_of": st.sampled_from([MaskState.mask_of, *CATEGORIES]),
         "mask_thresh": st.sampled_from([0.05, 0.5, 0.95]),
         "refine": st.booleans(),
     }
@@ -253,7 +254,7 @@ def test_the_heads_answers_are_the_model_s(traced: Trace) -> None:
 
 def test_whose_mask_is_pasted_is_the_learner_s_choice() -> None:
     own = answer(MaskState(refine=False))
-    for channel, name in enumerate(lesson_05.CATEGORIES):
+    for channel, name in enumerate(CATEGORIES):
         other = answer(MaskState(refine=False, mask_of=name))
         assert other.label == channel + 1
         assert torch.equal(other.masks, own.masks)  # the branches do not know of each other
@@ -282,7 +283,7 @@ def test_the_picture_says_what_the_heads_say() -> None:
     state = MaskState()
     found, scene = answer(state), mask_scene(state)
     best = int(found.probabilities.argmax())
-    name = ("background", *lesson_05.CATEGORIES)[best]
+    name = ("background", *CATEGORIES)[best]
     assert f"The box head: {name} {found.probabilities[best]:.2f}." in scene.alt
     assert f"IoU {found.iou.max():.2f}" in scene.alt
     assert f"{found.probabilities[best]:.2f}" in texts(scene)
@@ -343,13 +344,13 @@ def test_resolution_scene_says_the_iou_it_draws() -> None:
 
 def test_plots_carry_their_data_and_labels() -> None:
     (ceiling,) = lesson_05.ceiling_figure(["small", "large"], {"7 × 7": [0.9, 0.8], "28 × 28": [1.0, 0.97]}).axes
-    assert [list(map(float, line.get_ydata())) for line in ceiling.lines] == [[0.9, 0.8], [1.0, 0.97]]
+    assert [np.asarray(line.get_ydata()).tolist() for line in ceiling.lines] == [[0.9, 0.8], [1.0, 0.97]]
     assert [label.get_text() for label in ceiling.get_xticklabels()] == ["small", "large"]
     (profile,) = lesson_05.profile_figure((1.3, 2.7), {"ours": torch.tensor([0.0, 1, 0])}).axes
-    assert list(profile.lines[0].get_xdata()) == [0.5, 1.5, 2.5]
-    assert [line.get_xdata()[0] for line in profile.lines[1:3]] == [1.3, 2.7]
+    xs = [np.asarray(line.get_xdata()).tolist() for line in profile.lines]
+    assert xs[:3] == [[0.5, 1.5, 2.5], [1.3, 1.3], [2.7, 2.7]]
     (threshold,) = lesson_05.threshold_figure([0.4, 0.5], {"all": [0.7, 0.6]}).axes
-    assert list(threshold.lines[0].get_ydata()) == [0.7, 0.6]
+    assert np.asarray(threshold.lines[0].get_ydata()).tolist() == [0.7, 0.6]
 
 
 def test_boxes_of_whole_numbers_come_from_the_browser_as_ints() -> None:
