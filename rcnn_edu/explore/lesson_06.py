@@ -148,19 +148,23 @@ class _Plot:
 # The first picture: what an IoU looks like
 
 
-def quality_scene(seen: Trace, index: int, ious: Sequence[float] = (0.5, 0.7, 0.9)) -> Scene:
+def quality_scene(
+    image: Float[Tensor, "3 H W"], target: Target, index: int, ious: Sequence[float] = (0.5, 0.7, 0.9)
+) -> Scene:
     """Return one object of an image, closer, with two boxes of each IoU: one to its side, one around it."""
-    gt = seen.target["boxes"][index]
+    pixels, gt = to_pixels(image), target["boxes"][index]
+    height, width = pixels.shape[:2]
     panels = []
     for place, iou in enumerate(ious):
         aside, around = boxes_of_iou(gt, iou)
         items: list[Item] = [
-            Image("scene", to_pixels(seen.image), (0, 0, seen.size[1], seen.size[0]), smooth=True),
+            Image("scene", pixels, (0, 0, width, height), smooth=True),
             Box(_xyxy(gt), "green", 2.5),
             Box(_xyxy(aside), "blue", 2),
             Box(_xyxy(around), "orange", 2, dashed=True),
         ]
-        panels.append(Panel((8 + 318 * place, 26, 308, 308), _view_around(gt, 0.7, seen.size), items, f"IoU {iou}"))
+        view = _view_around(gt, 0.8, (height, width))
+        panels.append(Panel((8 + 318 * place, 26, 308, 308), view, items, f"IoU {iou}"))
     legend: list[Item] = []
     words = (("green", "the object"), ("blue", "a box to its side"), ("orange", "a box around it (dashed)"))
     for place, (color, text) in enumerate(words):
@@ -259,15 +263,15 @@ def _closer_panel(state: ProposalState, refined: Refined, seen: Trace, label: st
         Box(_xyxy(gt), "green", 4),
         Box(state.proposal, "ink", 1.5, dashed=True),
     ]
+    moved = [_xyxy(box) for box in refined.boxes[state.chain][1:]]
+    items += [Box(box, color, 2) for box, color in zip(moved, COLORS, strict=True)]
     edge = 8 * (view[3] - view[1]) / 250  # of the panel: a number stays within it
-    for number, (box, color) in enumerate(zip(refined.boxes[state.chain][1:], COLORS, strict=True), start=1):
-        x1, y1, x2, y2 = _xyxy(box)
-        items.append(Box(_xyxy(box), color, 2))
+    for number, ((x1, y1, x2, y2), color) in enumerate(zip(moved, COLORS, strict=True), start=1):
         # Each number on another side: boxes often lie on each other.
         x, y = (((x1 + x2) / 2, y1), (x2, (y1 + y2) / 2), ((x1 + x2) / 2, y2))[number - 1]
         x = min(max(x, view[0] + edge), view[2] - edge)
         y = min(max(y, view[1] + edge), view[3] - edge)
-        items.append(Text(x, y, str(number), color, 14, "center", bold=True))
+        items.append(Text(x, y, str(number), color, 15, "center", bold=True))
     return Panel((446, 28, 250, 250), view, items, f"Closer: the {label}")
 
 

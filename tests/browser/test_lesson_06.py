@@ -8,8 +8,8 @@ import torch
 from playwright.sync_api import Browser, Locator
 
 from rcnn_edu.datasets import SyntheticScenes
-from rcnn_edu.explore.lesson_06 import CHAINS, XYXY, ProposalState, proposal_scene, stages_of, trace
-from rcnn_edu.explore.scene import PALETTE, Scene
+from rcnn_edu.explore.lesson_06 import CHAINS, ProposalState, proposal_scene, stages_of, trace
+from rcnn_edu.explore.scene import PALETTE, XYXY, Scene
 from rcnn_edu.models import tiny_cascade_rcnn
 from tests.browser.conftest import Notebook, Picture, check_static_pictures
 

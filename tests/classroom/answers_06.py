@@ -24,7 +24,8 @@ def refine_with_ops(deltas: Tensor, boxes: Tensor, stage: int, size: tuple[int, 
 def refine_with_torchvision(deltas: Tensor, boxes: Tensor, stage: int, size: tuple[int, int]) -> Tensor:
     with torch.no_grad():
         decoded = BoxCoder(tuple(stage * weight for weight in (10.0, 10.0, 5.0, 5.0))).decode_single(deltas, boxes)
-        return torchvision.ops.clip_boxes_to_image(decoded, size)
+        clipped: Tensor = torchvision.ops.clip_boxes_to_image(decoded, size)
+        return clipped
 
 
 def refine_by_hand(deltas: Tensor, boxes: Tensor, stage: int, size: tuple[int, int]) -> Any:
