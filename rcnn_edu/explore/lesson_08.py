@@ -344,8 +344,10 @@ def _matrix_panel(
         x = 110 + 52 * place
         items.append(Text(x, 10, chr(65 + place), "ink", 14, "center", bold=True))
         items.append(Text(x, 28, f"{sizes[index]:.0f}", "muted", 11, "center"))
-        text, color = (f"{scores[index]:.2f}", "green") if index in scores else ("missed", "orange")
-        items.append(Text(x, 182, text, color, 12, "center", bold=True))
+        if index in scores:
+            items.append(Text(x, 182, f"{scores[index]:.2f}", "green", 13, "center", bold=True))
+        else:
+            items.append(Text(x, 182, "missed", "orange", 11, "center"))
     title = "Which view finds which object" + (" (left dot: as it is, right: mirrored)" if state.flip else "")
     return Panel((402, 28, 550, 196), (0, 0, 550, 196), items, title, framed=False)
 
@@ -399,7 +401,7 @@ def _plane_panel(state: ScaleState, album: Album) -> Panel:
         pixels, _ = album.cost(state.views())
         ap = album.figures(state.views(), *_how(state))["AP"]
         x, y = spot(pixels, ap)
-        items += [Points([(x, y)], "blue", 6), Text(x, y - 14, f"{ap:.1f}", "blue", 13, "center", bold=True)]
+        items += [Points([(x, y)], "blue", 6), Text(x + 10, y, f"{ap:.1f}", "blue", 13, bold=True)]
     return Panel((402, 342, 550, 138), (0, 2, 550, 140), items, "AP, and the pixels it takes", framed=False)
 
 
@@ -550,8 +552,8 @@ def cost_figure(ways: Mapping[str, tuple[float, float]]) -> Figure:
         letter, color = chr(97 + place), PALETTE["blue" if is_best else "muted"][0]
         axes.plot(milliseconds, ap, color=color, marker="o" if is_best else "s", linestyle="")
         axes.annotate(letter, (milliseconds, ap), (4, 5), textcoords="offset points", color=color)
-        text = f"{letter}   {name}: {milliseconds:.0f} ms, AP {ap:.1f}"
-        names.text(0, 0.97 - place / len(by_time), text, color=color, verticalalignment="top", fontsize=10)
+        for x, text in ((0, letter), (0.05, f"{name}: {milliseconds:.0f} ms, AP {ap:.1f}")):
+            names.text(x, 0.97 - place / len(by_time), text, color=color, verticalalignment="top", fontsize=10)
     longest = max(milliseconds for milliseconds, _ in ways.values())
     times, precisions = zip(*front, (longest, front[-1][1]), strict=True)
     axes.step(times, precisions, where="post", color=PALETTE["blue"][0], linewidth=1, label="the best for this time")
