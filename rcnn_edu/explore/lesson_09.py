@@ -1,7 +1,7 @@
 """Lesson 09, your own data: the example to train on, the explorer of precision and recall, and the pictures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
@@ -19,14 +19,15 @@ from torch.utils.data import Dataset
 from rcnn_edu.datasets import DetectionDataset, SceneSettings, SyntheticScenes, as_coco, write_coco
 from rcnn_edu.datasets.coco import Sample, Target
 from rcnn_edu.explore.canvas import Explorer
-from rcnn_edu.explore.figures import DOTS_PER_INCH
+from rcnn_edu.explore.figures import DOTS_PER_INCH, plot_axes
 from rcnn_edu.explore.lesson_07 import match, to_pixels
-from rcnn_edu.explore.scene import XY, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
+from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.models.presets import CHECKPOINTS
 from rcnn_edu.models.transform import Detection
 
 IOU_THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 RECALLS = 0.01 * torch.arange(101, dtype=torch.float64)  # as pycocotools has them, to the last bit
+LOOKS = (("blue", "-"), ("orange", "--"), ("green", "-."), ("pink", ":"))  # told apart without colour
 MOST_NAMED = 20  # boxes in a picture: beyond that, their scores would hide it
 
 
@@ -347,7 +348,29 @@ def sheet_figure(pictures: Sequence[tuple[str, Picture]], columns: int) -> Figur
         row, column = divmod(place, columns)
         left, bottom = (column * width + 4) / 960, 1 - (row + 1) / rows + 2 / (rows * cell)
         axes = figure.add_axes((left, bottom, (width - 8) / 960, (cell - 26) / (rows * cell)))
-        axes.imshow(picture)
+        axes.imshow(picture, interpolation="nearest")  # a smooth one makes the file twice as large
         axes.set_title(title, fontsize=9, pad=4)
         axes.set_axis_off()
+    return figure
+
+
+def curves_figure(curves: Mapping[str, Sequence[float]], rankings: Mapping[str, Ranking]) -> Figure:
+    """Return two plots, a line for each class, of at most four: precision over recall, and both over the score.
+
+    Args:
+        curves: by class, the precision at 101 recalls.
+        rankings: by class, the detections that it is made of.
+    """
+    figure, (left, right) = plot_axes("Precision over recall", "What a threshold on the score buys", height=320)
+    for (name, values), ranking, (color, style) in zip(curves.items(), rankings.values(), LOOKS, strict=False):
+        look: dict[str, Any] = {"color": PALETTE[color][0], "linestyle": style}
+        left.plot(RECALLS, values, label=f"{name}: AP {sum(values) / len(values):.2f}", linewidth=2, **look)
+        recall, precision = zip(*(ranking.curve() or [(0.0, 0.0)]), strict=True)
+        scores = ranking.scores.tolist() or [0.0]
+        right.plot(scores, precision, label=f"{name}: precision", linewidth=2.2, **look)
+        right.plot(scores, recall, label=f"{name}: recall", linewidth=1, **look)
+    left.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.04))
+    right.set(xlabel="scores from", xlim=(0, 1), ylim=(0, 1.04))
+    for axes in (left, right):
+        axes.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="lower left")
     return figure

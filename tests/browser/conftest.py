@@ -87,9 +87,13 @@ def screenshots() -> Path:
 
 
 class Notebook:
-    """A notebook that is open in JupyterLab, and what the browser complained of meanwhile."""
+    """A notebook that is open in JupyterLab, and what the browser complained of meanwhile.
 
-    def __init__(self, browser: Browser, address: str, name: str) -> None:
+    ``patience`` is how long it may take to run, in seconds.
+    """
+
+    def __init__(self, browser: Browser, address: str, name: str, patience: float = 180) -> None:
+        self.patience = 1000 * patience
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         self.page = page
         self.complaints: list[str] = []
@@ -105,16 +109,16 @@ class Notebook:
     def wait_until_idle(self) -> None:
         """Wait for a kernel that is there and has nothing to do."""
         kernel = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status"
-        self.page.wait_for_function(f"{kernel} === 'idle'", timeout=180_000)
+        self.page.wait_for_function(f"{kernel} === 'idle'", timeout=self.patience)
 
     def command(self, name: str, **options: str) -> None:
         """Run a command of JupyterLab's, as its menus do, and wait for it, but not for ever."""
         self.page.evaluate(
-            """([name, options]) => Promise.race([
+            """([name, options, patience]) => Promise.race([
                 window.jupyterapp.commands.execute(name, options),
-                new Promise((_, reject) => setTimeout(() => reject(new Error(`${name} does not end`)), 180_000)),
+                new Promise((_, reject) => setTimeout(() => reject(new Error(`${name} does not end`)), patience)),
             ])""",
-            [name, options],
+            [name, options, self.patience],
         )
 
     def run_all(self) -> None:

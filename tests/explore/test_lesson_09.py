@@ -17,6 +17,7 @@ from rcnn_edu.explore.lesson_09 import (
     Ranking,
     Results,
     SortingLine,
+    curves_figure,
     find_nuclei,
     precision_explorer,
     precision_scene,
@@ -234,3 +235,15 @@ def test_a_sheet_has_a_place_for_each_picture() -> None:
     boxes = [axes.get_position() for axes in figure.axes]
     assert all(0 <= box.x0 < box.x1 <= 1 and 0 <= box.y0 < box.y1 <= 1 for box in boxes)
     assert boxes[3].y1 < boxes[0].y0  # the second row
+
+
+def test_curves_carry_their_data_and_labels() -> None:
+    ranking = Ranking(torch.tensor([0.9, 0.8, 0.7]), torch.tensor([True, False, True]), 3)
+    nothing = Ranking(torch.zeros(0), torch.zeros(0, dtype=torch.bool), 3)
+    curves = {"smooth": ranking.sampled().tolist(), "notched": nothing.sampled().tolist()}
+    left, right = curves_figure(curves, {"smooth": ranking, "notched": nothing}).axes
+    assert [line.get_label() for line in left.lines] == ["smooth: AP 0.55", "notched: AP 0.00"]
+    assert np.asarray(left.lines[0].get_ydata()).tolist() == curves["smooth"]
+    assert [line.get_label() for line in right.lines][:2] == ["smooth: precision", "smooth: recall"]
+    assert np.asarray(right.lines[0].get_xdata()).tolist() == pytest.approx([0.9, 0.8, 0.7])
+    assert np.asarray(right.lines[1].get_ydata()).tolist() == pytest.approx([1 / 3, 1 / 3, 2 / 3])
