@@ -53,7 +53,7 @@ class SortingLine(Dataset[Sample]):
         return image, {**target, "labels": (target["labels"] + 1) // 2}
 
 
-def write_example(folder: str | os.PathLike[str], num_train: int = 24, num_val: int = 40) -> Path:
+def write_example(folder: str | os.PathLike[str], num_train: int = 24, num_val: int = 48) -> Path:
     """Return the folder, after writing the example into it, laid out as ``fetch_nuclei`` lays out the nuclei.
 
     Raises:
@@ -372,5 +372,5 @@ def curves_figure(curves: Mapping[str, Sequence[float]], rankings: Mapping[str, 
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.04))
     right.set(xlabel="scores from", xlim=(0, 1), ylim=(0, 1.04))
     for axes in (left, right):
-        axes.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="lower left")
+        axes.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="best")
     return figure

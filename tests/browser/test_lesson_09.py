@@ -30,7 +30,7 @@ def picture(lesson: Notebook) -> Picture:
     """The explorer, in sight and in its first state."""
     lesson.ask("explorer.set(**vars(lesson_09.PrecisionState()))")
     picture = lesson.explorer(SOURCE, LAYOUT)
-    picture.says("smooth, a match from an IoU of 0.50, scores from 0.50, in all 40 images")
+    picture.says("smooth, a match from an IoU of 0.50, scores from 0.50, in all 48 images")
     return picture
 
 

@@ -19,8 +19,14 @@ SIZE = (384, 216)
 CUTS: dict[str, tuple[str, tuple[float, float, float, float]]] = {
     "00_start_here": ("beside_truth_figure(", (0.5, 0.04, 1.0, 0.9)),
     "01_roi_quantization_vs_roialign": ("roi_explorer()", (0.0, 0.05, 0.76, 0.66)),
+    "02_fpn": ("explore.show(explore.draw_scene(scene), scene.alt)", (0.0, 0.0, 0.5, 0.9)),
     "03_anchor_assignment": ("windows_scene()", (0.0, 0.0, 0.66, 0.95)),
+    "04_balanced_sampling": ("problem_scene(", (0.33, 0.03, 1.0, 0.93)),
+    "05_mask_rcnn": ("mask_explorer(", (0.49, 0.28, 1.0, 0.87)),
+    "06_cascade_rcnn": ("threshold_explorer(", (0.33, 0.05, 1.0, 0.7)),
     "07_soft_nms": ("boxes_scene(", (0.33, 0.06, 1.0, 0.92)),
+    "08_multi_scale_testing": ("explore.show(explore.draw_scene(scene), scene.alt)", (0.14, 0.0, 1.0, 0.95)),
+    "09_your_own_data": ("precision_explorer(", (0.41, 0.0, 1.0, 0.72)),
 }
 
 
