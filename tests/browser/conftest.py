@@ -34,6 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a stock JupyterLab that serves a copy of the notebooks; it asks nobody for news."""
     folder = tmp_path_factory.mktemp("lab")
     shutil.copytree(ROOT / "notebooks", folder / "notebooks", ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    shutil.copytree(ROOT / "data" / "pictures", folder / "data" / "pictures")
     settings = folder / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
@@ -44,7 +45,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--expose-app-in-browser"),
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
-        f"--ServerApp.root_dir={folder / 'notebooks'}",
+        f"--ServerApp.root_dir={folder}",
     ]
     environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_PLATFORM_DIRS": "1"}
     with (folder / "server.log").open("w") as log:
@@ -99,7 +100,7 @@ class Notebook:
         self.complaints: list[str] = []
         page.on("console", self._listen)
         page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        page.goto(f"{address}/lab/tree/{name}?reset")
+        page.goto(f"{address}/lab/tree/notebooks/{name}?reset")
         self.wait_until_idle()
 
     def _listen(self, message: ConsoleMessage) -> None:
@@ -270,6 +271,15 @@ class Picture:
             [*self._pixel(x, y), self.width],
         )
         return all(abs(seen - int(color[1 + 2 * i : 3 + 2 * i], 16)) <= 40 for i, seen in enumerate(rgb))
+
+
+@pytest.fixture(scope="module")
+def lesson(request: pytest.FixtureRequest, browser: Browser, lab: str) -> Iterator[Notebook]:
+    """The lesson that the module names as ``LESSON``, run from top to bottom once."""
+    notebook = Notebook(browser, lab, request.module.LESSON)
+    notebook.run_all()
+    yield notebook
+    notebook.page.close()
 
 
 def check_static_pictures(browser: Browser, folder: Path, lesson: str, sources: Sequence[str]) -> None:

@@ -1,7 +1,6 @@
 """Lesson 00 as a newcomer has it: the first detection, two boxes, a codec and a threshold to play with."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +18,6 @@ EXPLORERS: dict[str, Scene] = {  # by their cells; where nothing is dragged, any
     "codec_explorer()": codec_scene(CodecState()),
     "score_explorer(": PAIR,
 }
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import statistics
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,6 @@ from tests.browser.conftest import Notebook, Picture, check_static_pictures
 pytestmark = pytest.mark.browser
 LESSON = "01_roi_quantization_vs_roialign.ipynb"
 FACE = (152.6, 21.3, 375.8, 331.4)
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

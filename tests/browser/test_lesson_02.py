@@ -1,6 +1,5 @@
 """Lesson 02 as a learner has it: a box to resize, and a real pyramid to look into."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +16,6 @@ EXPLORERS: dict[str, Scene] = {  # by their cells
     "level_explorer()": level_scene(START),
     "pyramid_explorer()": pyramid_scene(PyramidState()),
 }
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

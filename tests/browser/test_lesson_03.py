@@ -1,6 +1,5 @@
 """Lesson 03 as a learner has it: three boxes to drag, a slider with two ends, a tick box."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,15 +12,6 @@ from tests.browser.conftest import Notebook, Picture, check_static_pictures
 pytestmark = pytest.mark.browser
 LESSON = "03_anchor_assignment.ipynb"
 START = AnchorState()
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Lesson 05 as a learner has it: the steps of a forward pass, and a RoI to drag."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ pytestmark = pytest.mark.browser
 LESSON = "05_mask_rcnn.ipynb"
 PIPELINE, BY_HAND = "explore.pipeline_explorer", "explore.mask_explorer"
 START = MaskState()
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

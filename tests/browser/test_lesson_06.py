@@ -1,6 +1,5 @@
 """Lesson 06 as a learner has it: a proposal to drag, a threshold to move, and a regressor's curve to read."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,15 +22,6 @@ def layout() -> Scene:
     torch.manual_seed(0)
     model = tiny_cascade_rcnn().eval()
     return proposal_scene(ProposalState(START), stages_of(model), trace(model, *SyntheticScenes(1, seed=6)[0]))
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

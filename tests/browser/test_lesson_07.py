@@ -1,7 +1,6 @@
 """Lesson 07 as a learner has it: a real JupyterLab, a mouse, a keyboard, a finger."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,15 +14,6 @@ pytestmark = pytest.mark.browser
 LESSON = "07_soft_nms.ipynb"
 E = (127.0, 42.0, 179.0, 121.0)  # where box E begins, alone with F
 CROWD = crowd_scene(CrowdState())
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Lesson 08 as a learner has it: tick boxes for the scales, sliders, a table of dots and a plane that follow."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,15 +11,6 @@ from tests.browser.conftest import Notebook, Picture, check_static_pictures
 pytestmark = pytest.mark.browser
 LESSON = "08_multi_scale_testing.ipynb"
 LAYOUT = Scene(960, 482, [Panel((10, 28, 380, 380), (0, 0, 192, 192), [])])  # what the test needs of the picture's
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON)
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture

@@ -4,14 +4,19 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from tests.notebooks.pictures import CUTS, SIZE, cut
+
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
-ROW = re.compile(r"^\| \[?\d\d .*\|$", re.MULTILINE)
+ROW = re.compile(r"^\| !\[.*\|$", re.MULTILINE)
+PICTURE = re.compile(r"!\[(.{20,})\]\(data/pictures/(\w+\.png)\)")
 LINK = re.compile(r"\]\((?:notebooks/)?(\d\d_\w+\.ipynb)\)")
 
 
 def rows_of_readme() -> list[str]:
-    return [row.replace("(notebooks/", "(") for row in ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))]
+    return ROW.findall((ROOT / "README.md").read_text(encoding="utf-8"))
 
 
 def rows_of_lesson_00() -> list[str]:
@@ -19,16 +24,28 @@ def rows_of_lesson_00() -> list[str]:
     return [row for cell in cells if cell["cell_type"] == "markdown" for row in ROW.findall("".join(cell["source"]))]
 
 
-def test_every_lesson_is_in_the_readme() -> None:
-    linked = [name for row in rows_of_readme() for name in LINK.findall(row)]
-    assert linked == sorted(path.name for path in FOLDER.glob("*.ipynb"))
+def test_every_lesson_is_in_the_readme_with_a_picture_of_its_own() -> None:
+    rows = rows_of_readme()
+    assert [name for row in rows for name in LINK.findall(row)] == sorted(path.name for path in FOLDER.glob("*.ipynb"))
+    pictures = [picture for row in rows for _, picture in PICTURE.findall(row)]
+    assert pictures == [f"lesson_{number:02}.png" for number in range(len(rows))]
+    assert all((ROOT / "data" / "pictures" / picture).is_file() for picture in pictures)
 
 
-def test_lesson_00_has_the_readme_s_rows_and_names_the_lessons_to_come() -> None:
-    rows = rows_of_lesson_00()
-    assert [re.sub(r"\D*(\d\d).*", r"\1", row) for row in rows] == [f"{number:02}" for number in range(10)]
-    assert [row for row in rows if LINK.search(row)] == rows_of_readme()
-    assert all("| to come |" in row for row in rows if not LINK.search(row))
+def test_lesson_00_has_the_readme_s_rows() -> None:
+    seen_from_there = [row.replace("(notebooks/", "(").replace("(data/", "(../data/") for row in rows_of_readme()]
+    assert rows_of_lesson_00() == seen_from_there
+
+
+def test_every_picture_is_cut_from_its_lesson() -> None:
+    assert sorted(CUTS) == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    for name, (source, part) in CUTS.items():
+        assert cut(FOLDER / f"{name}.ipynb", source, part).size == SIZE
+
+
+def test_a_picture_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"no cell of 02_fpn\.ipynb that contains 'nothing' shows a picture"):
+        cut(FOLDER / "02_fpn.ipynb", "nothing", (0, 0, 1, 1))
 
 
 def test_the_glossary_names_lessons_of_the_course() -> None:
