@@ -219,7 +219,7 @@ def level_explorer(state: LevelState | None = None) -> Explorer[LevelState]:
     presets: dict[str, dict[str, Any]] = {
         "336 px at 800": {**vars(LevelState())},
         **{f"the {name}": {"box": box} for name, box in zip(names, load_scene()[1], strict=True)},
-        "this course's detector": {"side": 192, "canonical_size": 128, "rule": "floor"},
+        "this course's detector": {"side": 192, "canonical_size": 224, "rule": "floor"},
         "the paper's": {"side": 800, "canonical_size": 224, "rule": "floor"},
     }
     return Explorer(level_scene, state, controls, presets)
