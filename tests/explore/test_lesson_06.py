@@ -3,6 +3,7 @@ import math
 from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -328,7 +329,7 @@ def test_plots_carry_their_data_and_labels() -> None:
     assert (place.get_xlabel(), size.get_ylabel()) == ("dx", "dh")
     ious = [torch.tensor([0.4, 0.6]), torch.tensor([0.6, 0.8])]
     left, right = lesson_06.share_figure({"one": ious, "two": ious}).axes
-    shares = list(left.lines[0].get_ydata())
+    shares = np.asarray(left.lines[0].get_ydata())
     assert (shares[0], shares[-1]) == (100, 0)
     assert [line.get_label() for line in left.lines] == ["the proposals", "after 1"]
     assert left.get_ylim() == right.get_ylim()
