@@ -297,7 +297,7 @@ def _random(generator: torch.Generator) -> list[Case]:
         corner = 5 + 50 * torch.rand(4, 2, generator=generator)
         objects = torch.cat([corner, corner + 10 + 30 * torch.rand(4, 2, generator=generator)], dim=1)
         classes = torch.randint(1, 3, (4,), generator=generator)
-        seen = []
+        seen: list[_View] = []
         for scale, flipped in shapes:
             boxes = objects + 4 * torch.rand(4, 4, generator=generator) - 2
             boxes = scale * (_mirror(boxes, 100) if flipped else boxes)

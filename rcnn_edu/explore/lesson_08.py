@@ -380,7 +380,8 @@ def _table_panel(state: ScaleState, album: Album) -> Panel:
 def _plane_panel(state: ScaleState, album: Album) -> Panel:
     """Return AP over the number of pixels: each scale alone as a landmark, and the learner's choice."""
     alone = {scale: album.figures(views_of([scale]), 0.5, "NMS")["AP"] for scale in SCALES}
-    known = [*alone.values(), album.figures(views_of(SCALES, flip=True), 0.5, "NMS")["AP"]]
+    everything = [album.figures(views_of(SCALES, flip), 0.5, "NMS")["AP"] for flip in (False, True)]
+    known = [*alone.values(), *everything]
     low, high = math.floor(min(known)) - 1, math.ceil(max(known)) + 1
 
     def spot(pixels: float, ap: float) -> tuple[float, float]:
@@ -468,9 +469,10 @@ def _answer_boxes(detection: Detection, target: Target, hits: Sequence[int]) -> 
     """Return the missed objects, shaded, and the detections, the best on top."""
     missed = [box for index, box in enumerate(target["boxes"].tolist()) if index not in hits]
     rows = list(zip(hits, detection["boxes"].tolist(), strict=True))
-    return [Box(_tenths(box), "ink", 1, fill=0.3) for box in missed] + [
-        Box(_tenths(box), "green" if index >= 0 else "orange", 2, dashed=index < 0) for index, box in reversed(rows)
-    ]
+    items: list[Item] = [Box(_tenths(box), "ink", 1, fill=0.3) for box in missed]
+    for index, box in reversed(rows):
+        items.append(Box(_tenths(box), "green" if index >= 0 else "orange", 2, dashed=index < 0))
+    return items
 
 
 def _legend() -> list[Item]:

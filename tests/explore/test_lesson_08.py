@@ -26,6 +26,7 @@ from rcnn_edu.explore.lesson_08 import (
 )
 from rcnn_edu.explore.scene import Box, Cells, Points, Scene, Text
 from rcnn_edu.models import MaskRCNN, multi_scale_test, tiny_mask_rcnn
+from rcnn_edu.models.multi_scale import mirror
 from rcnn_edu.models.transform import Detection
 from rcnn_edu.training import evaluate_results, to_results
 
@@ -162,7 +163,7 @@ def test_masks_drawn_in_views_are_the_model_s_own(model: MaskRCNN, album: Album)
         (expected,) = model.mask_head.predict(model.backbone(batch.images), [target])
     torch.testing.assert_close(masks[0], expected)
     (again,) = lesson_08.draw_masks(
-        model, image.flip(2), {**target, "boxes": lesson_08.mirror(target["boxes"], (64, 64))}, [(1.0, False)]
+        model, image.flip(2), {**target, "boxes": mirror(target["boxes"], (64, 64))}, [(1.0, False)]
     )
     torch.testing.assert_close(masks[1], again.flip(2))
 
@@ -314,8 +315,8 @@ def test_a_mask_is_shown_in_each_view_and_as_their_mean() -> None:
 def test_plots_carry_their_data() -> None:
     curves = {0.5: {"1×": [10.0, 90.0], "2×": [80.0, 20.0]}, 0.75: {"1×": [5.0, 50.0], "2×": [40.0, 2.0]}}
     left, right = lesson_08.recall_figure(["small", "large"], curves).axes
-    assert list(left.lines[1].get_ydata()) == [80, 20]
-    assert list(right.lines[0].get_ydata()) == [5, 50]
+    assert left.lines[1].get_ydata() == pytest.approx([80, 20])
+    assert right.lines[0].get_ydata() == pytest.approx([5, 50])
     assert [label.get_text() for label in right.get_xticklabels()] == ["small", "large"]
     plane, names = lesson_08.cost_figure({"slow": (30.0, 50.0), "fast": (10.0, 40.0), "bad": (20.0, 30.0)}).axes
     assert [text.get_text() for text in names.texts][1::2] == [
@@ -324,5 +325,5 @@ def test_plots_carry_their_data() -> None:
         "slow: 30 ms, AP 50.0",
     ]
     front = plane.lines[-1]
-    assert list(front.get_xdata()) == [10, 30, 30]
-    assert list(front.get_ydata()) == [40, 50, 50]
+    assert front.get_xdata() == pytest.approx([10, 30, 30])
+    assert front.get_ydata() == pytest.approx([40, 50, 50])
