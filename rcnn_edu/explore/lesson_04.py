@@ -274,7 +274,7 @@ def _legend() -> Panel:
         (100, 8, "blue", "positive: its class"),
         (100, 30, "pink", "positive: its box"),
         (262, 8, "orange", f"hard negative: the network says {HARD} or more for “object”"),
-        (262, 30, "muted", "easy negative (in the picture: white dots)"),
+        (262, 30, "muted", "easy negative (in the picture: the small dots)"),
     )
     items: list[Item] = []
     for x, y, color, text in rows:
@@ -285,22 +285,24 @@ def _legend() -> Panel:
 def sample_explorer(state: SampleState | None = None) -> Explorer[SampleState]:
     """Return the explorer of lesson 04: draw a sample, and see who dominates the loss and the gradient."""
     state = state or SampleState()
-    slim: dict[str, Any] = {"layout": {"width": "330px"}}
+    wide: dict[str, Any] = {"layout": {"width": "340px"}}
     numbers = [("all" if number == ALL else str(number), number) for number in NUMBERS]
     controls = {
-        "head": widgets.ToggleButtons(options=HEADS, value=state.head, description="head"),
-        "network": widgets.ToggleButtons(options=NETWORKS, value=state.network, description="network"),
+        "head": widgets.ToggleButtons(options=HEADS, value=state.head, description="head", **wide),
+        "network": widgets.ToggleButtons(options=NETWORKS, value=state.network, description="network", **wide),
         "num_samples": widgets.SelectionSlider(
-            options=numbers, value=state.num_samples, description="num_samples", **slim
+            options=numbers, value=state.num_samples, description="num_samples", **wide
         ),
         "pos_fraction": widgets.FloatSlider(
-            state.pos_fraction, min=0, max=1, step=0.01, description="pos_fraction", **slim
+            state.pos_fraction, min=0, max=1, step=0.01, description="pos_fraction", **wide
         ),
-        "scene": widgets.IntSlider(state.scene, 0, NUM_SCENES - 1, description="scene", **slim),
-        "draw": widgets.IntSlider(state.draw, 0, 19, description="draw", **slim),
+        "scene": widgets.IntSlider(state.scene, 0, NUM_SCENES - 1, description="scene", **wide),
+        "draw": widgets.IntSlider(state.draw, 0, 19, description="draw", **wide),
     }
-    for name in ("head", "network"):
-        controls[name].style.button_width = "92px"
+    for name, control in controls.items():
+        control.style.description_width = "96px"
+        if name in ("head", "network"):
+            control.style.button_width = "92px"
     presets: dict[str, dict[str, Any]] = {
         "RPN: 256 at 1/2": {"head": "RPN", "num_samples": 256, "pos_fraction": 0.5},
         "box head: 64 at 1/4": {"head": "box head", "num_samples": 64, "pos_fraction": 0.25},
