@@ -27,7 +27,7 @@ test: $(VENV)/.test ## check everything: style, types, tests, notebooks, explore
 	$(bin)/ruff format --check $(code)
 	$(bin)/python -m mypy
 	$(bin)/python -m tests.browser.chromium --install
-	$(bin)/python -m pytest -q -m "not browser" --cov
+	OMP_NUM_THREADS=1 $(bin)/python -m pytest -q -n auto --dist loadfile -m "not browser" --cov
 	$(bin)/python -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 \
 		--nbval-sanitize-with=tests/notebooks/nbval_sanitize.cfg $(notebooks)
 	$(bin)/python -m pytest -q -rs -m browser tests/browser

@@ -275,8 +275,8 @@ def test_without_refinement_the_mask_stays_in_the_box_that_was_dragged() -> None
 
 
 def test_large_boxes_are_read_from_coarser_levels() -> None:
-    levels = [answer(MaskState(roi=(0.0, 0.0, side, side), refine=False)).level for side in (20.0, 40.0, 70.0, 130.0)]
-    assert levels == [2, 2, 3, 4]
+    levels = [answer(MaskState(roi=(0.0, 0.0, side, side), refine=False)).level for side in (20.0, 110.0, 114.0, 190.0)]
+    assert levels == [2, 2, 3, 3]
 
 
 def test_the_picture_says_what_the_heads_say() -> None:
