@@ -103,5 +103,5 @@ def test_its_paste_is_torchvision_s(seed: int) -> None:
 def test_a_preset_s_model_has_as_many_classes_as_asked_for() -> None:
     model = tiny_mask_rcnn(7)
     assert model.num_classes == 7
-    assert model.box_head.get_submodule("class_logits").get_parameter("weight").shape == (8, 128)
+    assert model.box_head.get_submodule("class_logits").get_parameter("weight").shape[0] == 8
     assert model.mask_head.network[-1].get_parameter("weight").shape[0] == 7  # type: ignore[index]

@@ -145,14 +145,17 @@ def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RES
 
 def _blocks(report: dict[str, Any]) -> list[list[str]]:
     """Return the columns of each of an experiment's tables: rows that have none in common are not of the same."""
+    mean, paper = report["mean"], find(report["experiment"]).PAPER
     blocks: list[dict[str, None]] = []
-    for row in [*report["mean"].values(), *find(report["experiment"]).PAPER.values()]:
+    for name in dict.fromkeys([*mean, *paper]):
+        row = dict.fromkeys([*mean.get(name, {}), *paper.get(name, {})])
         block = next((block for block in blocks if block.keys() & row.keys()), None)
         if block is None:
-            blocks.append(dict.fromkeys(row))
+            blocks.append(row)
         else:
-            block.update(dict.fromkeys(row))
-    return [list(block) for block in blocks]
+            block.update(row)
+    ours_first = dict.fromkeys(column for row in [*mean.values(), *paper.values()] for column in row)
+    return [[column for column in ours_first if column in block] for block in blocks]
 
 
 def _cells(report: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
