@@ -87,9 +87,9 @@ def test_a_finger_drags_too(lesson: Notebook, levels: Picture) -> None:
 def test_scene_variant_and_channel_are_chosen(lesson: Notebook, pyramids: Picture) -> None:
     lesson.slide("scene", "Home", "ArrowRight")
     pyramids.says("Scene 1: objectness")
-    lesson.page.get_by_label("below").first.select_option("no lateral connections")
+    lesson.page.get_by_label("below", exact=True).first.select_option("no lateral connections")
     pyramids.says("no lateral connections, ")
-    lesson.page.get_by_label("show").first.select_option("one channel")
+    lesson.page.get_by_label("show", exact=True).first.select_option("one channel")
     pyramids.says("Scene 1: channel 0 on P2 to P5")
     lesson.slide("channel", "ArrowRight")
     pyramids.says("channel 1")

@@ -78,11 +78,13 @@ def test_what_is_kept_is_what_the_model_computes(trunk: MaskRCNN, test_scenes: S
         assert torch.equal(batch.targets[0][name], values)
 
 
-def test_a_training_step_has_more_proposals(trunk: MaskRCNN, train_scenes: SeenScenes, test_scenes: SeenScenes) -> None:
+def test_proposals_are_as_many_as_a_training_step_or_a_test_has() -> None:
+    trunk = frozen_trunk()
+    trunk.rpn.post_nms_top_n = (30, 20)
+    assert [len(boxes) for boxes in see(trunk, SCENES, for_training=True).proposals] == [30] * len(SCENES)
+    assert [len(boxes) for boxes in see(trunk, SCENES).proposals] == [20] * len(SCENES)
     assert not trunk.training
     assert not trunk.rpn.training
-    assert [len(boxes) for boxes in test_scenes.proposals] == [trunk.rpn.post_nms_top_n[1]] * 2
-    assert all(len(boxes) > trunk.rpn.post_nms_top_n[1] for boxes in train_scenes.proposals)
 
 
 def test_the_trunk_s_own_heads_find_what_the_model_finds(trunk: MaskRCNN, test_scenes: SeenScenes) -> None:

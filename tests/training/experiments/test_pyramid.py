@@ -52,7 +52,7 @@ def test_all_have_anchors_of_all_sizes(name: str, cells: int) -> None:
     model = build(VARIANTS[name]).eval()
     proposals, anchors = propose(model, torch.rand(3, 192, 192))
     assert anchors == 3 * cells
-    assert len(proposals) <= 100
+    assert len(proposals) <= model.rpn.post_nms_top_n[1]
     assert proposals.min() >= 0
     assert proposals.max() <= 192
     sizes = [size for level in model.rpn.anchors.sizes for size in level]
