@@ -93,7 +93,7 @@ class Notebook:
     ``patience`` is how long it may take to run, in seconds.
     """
 
-    def __init__(self, browser: Browser, address: str, name: str, patience: float = 180) -> None:
+    def __init__(self, browser: Browser, address: str, name: str, patience: float = 600) -> None:
         self.patience = 1000 * patience
         page = browser.new_page(viewport={"width": 1400, "height": 1000})
         self.page = page

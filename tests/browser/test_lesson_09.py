@@ -1,6 +1,5 @@
 """Lesson 09 as a learner has it: a real training that draws its losses, then the explorer on what it has learnt."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,15 +13,6 @@ pytestmark = pytest.mark.browser
 LESSON = "09_your_own_data.ipynb"
 SOURCE = "precision_explorer(own)"
 LAYOUT = precision_scene(PrecisionState(), Results(SortingLine(1, seed=71), []))  # laid out as the lesson's picture is
-
-
-@pytest.fixture(scope="module")
-def lesson(browser: Browser, lab: str) -> Iterator[Notebook]:
-    """The lesson, run from top to bottom once."""
-    notebook = Notebook(browser, lab, LESSON, patience=600)  # it trains
-    notebook.run_all()
-    yield notebook
-    notebook.page.close()
 
 
 @pytest.fixture
