@@ -1,6 +1,6 @@
 """Should a mask's classes compete for each pixel, or may every class draw its own and the box's class choose?
 
-Command: ``python -m rcnn_edu experiment mask_competition``; about MINUTES minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment mask_competition``; some ten minutes a seed on two cores.
 Paper: Mask R-CNN (He et al. 2017), Table 2b on COCO's minival, and section 4.2's text for the class-agnostic mask.
 
 Three mask heads learn from the same RoIs and draw masks in the same boxes, those that the shipped Mask R-CNN finds in
