@@ -123,8 +123,8 @@ def test_what_the_lesson_s_answers_say_of_levels() -> None:
     assert read_level(LevelState(square)).size == pytest.approx(read_level(LevelState(long)).size)
     leaf = load_scene()[1][2]
     assert [read_level(LevelState(leaf, side)).level for side in SIDES] == [2, 2, 3, 3, 4]
-    whole = LevelState((0.0, 0.0, 192.0, 192.0), 192, 128)
-    assert read_level(whole).level == 4  # the course's detector: nothing is read on P5
+    whole = LevelState((0.0, 0.0, 192.0, 192.0), 192, 224)
+    assert read_level(whole).level == 3  # the course's detector: nothing is read on P4 or P5
     for side in (112.0, 150.0, 223.0, 224.0, 300.0, 447.0):
         reading = read_level(LevelState((0.0, 0.0, side * SIDE / 800, side * SIDE / 800)))
         assert 13.99 <= reading.cells(reading.level)[0] <= 28.01
