@@ -47,7 +47,12 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *(f"--ServerApp.port={port}", "--ServerApp.port_retries=0", "--IdentityProvider.token="),
         f"--ServerApp.root_dir={folder}",
     ]
-    environment = {**os.environ, "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"), "JUPYTER_PLATFORM_DIRS": "1"}
+    environment = {
+        **os.environ,
+        "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"),  # two servers that write to one spoil its files
+        "JUPYTER_PLATFORM_DIRS": "1",
+    }
     with (folder / "server.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
     try:
