@@ -652,8 +652,8 @@ def share_figure(chains: Mapping[str, Sequence[Float[Tensor, " n"]]]) -> Figure:
             label = f"after {number}" if number else "the proposals"
             plot.plot(thresholds, shares, color=PALETTE[color][0], linestyle=style, linewidth=2, label=label)
         plot.set(xlabel="IoU with an object, at least", ylabel="RoIs, %", xlim=(0.3, 0.95), ylim=(0, None))
-        plot.legend(frameon=False)
+        plot.legend(frameon=False, loc="upper right")
     most = max(plot.get_ylim()[1] for plot in axes)
     for plot in axes:
-        plot.set_ylim(0, most)
+        plot.set_ylim(0, 1.15 * most)  # room for the legend
     return figure
