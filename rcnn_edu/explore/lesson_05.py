@@ -494,11 +494,11 @@ def _roi_panel(state: MaskState, found: Answer) -> Panel:
 def _legend_panel(state: MaskState, found: Answer, pixels: int) -> Panel:
     width, height = (found.final_box[2:] - found.final_box[:2]).tolist()
     m = found.masks.shape[-1]
-    size = f"{width:.1f} × {height:.1f} px; a cell is {width / m:.1f} × {height / m:.1f} px"
+    size = f"{width:.1f} × {height:.1f} px, a cell {width / m:.1f} × {height / m:.1f} px"
     lines = [
         ("orange", f"mask of {CATEGORIES[found.label - 1]} from {state.mask_thresh:.2f} on: {pixels:,} px"),
         ("pink", f"the object it fits best: IoU {found.iou.max():.2f}"),
-        ("green" if state.refine else "blue", f"the box of the masks{', dashed' if state.refine else ''}: {size}"),
+        ("green" if state.refine else "blue", f"the masks' box{', dashed' if state.refine else ''}: {size}"),
     ]
     items: list[Item] = []
     for row, (color, text) in enumerate(lines):
