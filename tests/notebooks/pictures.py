@@ -26,7 +26,7 @@ CUTS: dict[str, tuple[str, tuple[float, float, float, float]]] = {
     "06_cascade_rcnn": ("threshold_explorer(", (0.33, 0.05, 1.0, 0.7)),
     "07_soft_nms": ("boxes_scene(", (0.33, 0.06, 1.0, 0.92)),
     "08_multi_scale_testing": ("explore.show(explore.draw_scene(scene), scene.alt)", (0.14, 0.0, 1.0, 0.95)),
-    "09_your_own_data": ("precision_explorer(", (0.41, 0.0, 1.0, 0.72)),
+    "09_your_own_data": ("precision_explorer(", (0.395, 0.0, 1.0, 0.73)),
 }
 
 
