@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor
 
 from rcnn_edu.ops import check_boxes, paste_masks
@@ -111,9 +111,17 @@ def resize_boxes(boxes: Float[Tensor, "n 4"], size: Size, new_size: Size) -> Flo
 def _resize_target(target: Target, size: Size, new_size: Size) -> Target:
     resized = {**target, "boxes": resize_boxes(target["boxes"], size, new_size)}
     if "masks" in target and size != new_size:
-        masks = target["masks"].to(torch.uint8)
-        resized["masks"] = F.interpolate(masks[:, None], size=new_size, mode="nearest")[:, 0]
+        resized["masks"] = resize_masks(target["masks"], new_size)
     return resized
+
+
+def resize_masks(masks: Shaped[Tensor, "n H W"], new_size: Size) -> UInt8[Tensor, "n new_H new_W"]:
+    """Return masks of 0 and 1 at ``new_size``: each pixel takes the value of the one that its centre falls into.
+
+    That is "nearest-exact": plain "nearest" takes the one at its upper left corner instead, so that masks drift half a
+    pixel to the right and down, away from the image and the boxes.
+    """
+    return F.interpolate(masks[:, None].to(torch.uint8), size=new_size, mode="nearest-exact")[:, 0]
 
 
 def check_images(images: Sequence[Tensor] | Tensor) -> None:

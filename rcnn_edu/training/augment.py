@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rcnn_edu.models.transform import Target
+from rcnn_edu.models.transform import Target, resize_masks
 
 MIN_SIDE = 2  # pixels that must be left of an object, each way, at the edge of the picture
 GREY = (0.485, 0.456, 0.406)  # fills up what a smaller picture leaves free: 0 once it is normalised
@@ -69,7 +69,7 @@ def zoom(
     boxes = boxes.clamp(min=0).minimum(limit)
     zoomed = {**target, "boxes": boxes}
     if "masks" in target:
-        masks = F.interpolate(target["masks"][:, None].to(torch.uint8), (new_height, new_width), mode="nearest")[:, 0]
+        masks = resize_masks(target["masks"], (new_height, new_width))
         zoomed["masks"] = masks.new_zeros(len(masks), height, width)
         zoomed["masks"][:, *place] = masks[:, *source]
     left_over = (boxes[:, 2:] - boxes[:, :2] >= MIN_SIDE).all(dim=1)

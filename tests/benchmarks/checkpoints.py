@@ -1,7 +1,7 @@
 """The shipped checkpoints: trains them, evaluates them on held-out scenes, and puts them with their cards into data.
 
-``OMP_NUM_THREADS=1 python -m tests.benchmarks.checkpoints OUT`` runs the commands that the cards name, in about two
-hours; interrupted, it goes on where it was. The cascade begins with what it shares with the trained Mask R-CNN.
+``OMP_NUM_THREADS=1 python -m tests.benchmarks.checkpoints OUT`` runs the commands that the cards name, in about an
+hour; interrupted, it goes on where it was. The cascade begins with what it shares with the trained Mask R-CNN.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from tests.benchmarks.harness import ROOT
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 SCENES, BATCH_SIZE = 30_000, 4
-STEPS = {"tiny_mask_rcnn": 7500, "tiny_cascade_rcnn": 1500}
+STEPS = {"tiny_mask_rcnn": 10_000, "tiny_cascade_rcnn": 2000}
 OPTIONS = {
     "tiny_mask_rcnn": ["--preset", "tiny_mask_rcnn"],
     "tiny_cascade_rcnn": [

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from rcnn_edu.models import ImageTransform
-from rcnn_edu.models.transform import check_images, check_targets, resize_boxes
+from rcnn_edu.models.transform import check_images, check_targets, resize_boxes, resize_masks
 
 pytestmark = pytest.mark.usefixtures("without_shape_checks")  # our own messages are under test
 
@@ -53,6 +53,19 @@ def test_detections_go_back_to_the_original_image() -> None:
 
 def test_resize_boxes_scales_each_axis_by_its_own() -> None:
     assert resize_boxes(torch.tensor([[1.0, 2.0, 3.0, 4.0]]), (10, 20), (30, 10)).tolist() == [[0.5, 6, 1.5, 12]]
+
+
+@pytest.mark.parametrize("new_side", [14, 17, 25, 48])
+def test_resized_masks_stay_where_their_objects_are(new_side: int) -> None:
+    starts = torch.arange(2, 12)
+    masks = torch.zeros(len(starts), 20, 20, dtype=torch.bool)
+    for mask, start in zip(masks, starts, strict=True):
+        mask[start : start + 7, start : start + 7] = True
+    resized = resize_masks(masks, (new_side, new_side)).nonzero()
+    middles = torch.stack([resized[resized[:, 0] == i, 1:].float().mean(dim=0) + 0.5 for i in range(len(masks))])
+    error = middles - (starts[:, None] + 3.5) * new_side / 20
+    assert error.abs().max() <= 0.5001  # a mask is of whole pixels
+    assert error.mean().abs() < 0.2  # and rounded as often one way as the other; "nearest" is 0.3 to 0.5 off
 
 
 @pytest.mark.parametrize(

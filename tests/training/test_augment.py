@@ -103,7 +103,7 @@ def test_box_and_mask_and_pixels_agree(height: int, width: int, low: float, high
         assert (box[2:] <= torch.tensor([width, height])).all()
         y, x = mask.nonzero(as_tuple=True)
         around = torch.stack([x.min(), y.min(), x.max() + 1, y.max() + 1])
-        assert (box - around).abs().max() <= 1  # a mask is of whole pixels, a box is not
+        assert (box - around).abs().max() <= 0.5001  # a mask is of whole pixels, a box is not
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.7])
