@@ -1,15 +1,17 @@
-"""Detections drawn into their picture: for the command line's output, and for the lessons."""
+"""Detections drawn into their picture, for the command line and the lessons; and told apart into right and wrong."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont
 from torch import Tensor
 
-from rcnn_edu.models.transform import Detection
+from rcnn_edu.models.transform import Detection, Target
+from rcnn_edu.ops import box_iou
 
 # Okabe and Ito's colours and two more, told apart by people with any kind of colour vision; neighbours differ most.
 PALETTE = ("#e69f00", "#56b4e9", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#0072b2", "#ffffff")
@@ -37,8 +39,7 @@ def draw_detections(
     height, width = image.shape[1:]
     scale = max(1.0, min_side / min(height, width))
     size = round(height * scale), round(width * scale)
-    pixels = (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BICUBIC)
+    picture = Image.fromarray(to_pixels(image)).resize(size[::-1], Image.Resampling.BICUBIC)
     scores = detection.get("scores", torch.ones(len(detection["labels"])))
     line, font = max(2, round(min(size) / 320)), ImageFont.load_default(max(12, min(size) / 40))
     shown = (scores >= score_thresh).nonzero()[:, 0].tolist()
@@ -74,3 +75,20 @@ def _draw_mask(picture: Image.Image, mask: Tensor, colour: str, threshold: float
 def _is_light(colour: str) -> bool:
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return 0.299 * red + 0.587 * green + 0.114 * blue > 110
+
+
+def to_pixels(image: Float[Tensor, "3 H W"]) -> NDArray[np.uint8]:
+    """Return an image of values from 0 to 1 as pixels of shape (H, W, 3)."""
+    return (image.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+
+def match(detection: Detection, target: Target, iou_thresh: float = 0.5) -> Int[Tensor, " k"]:
+    """Return the object that each detection finds, or -1: the best score first, each object once, as COCO counts."""
+    iou = box_iou(detection["boxes"], target["boxes"])
+    iou = torch.where(detection["labels"][:, None] == target["labels"], iou, 0)
+    found = torch.full((len(iou),), -1)
+    for index in detection["scores"].argsort(descending=True, stable=True).tolist():
+        if iou.shape[1] and iou[index].max() >= iou_thresh:
+            found[index] = iou[index].argmax()
+            iou[:, found[index]] = 0  # no other detection can find it again
+    return found

@@ -15,9 +15,8 @@ from torch import Tensor
 from rcnn_edu.datasets import CocoDataset
 from rcnn_edu.datasets.coco import Target
 from rcnn_edu.explore.canvas import Explorer
-from rcnn_edu.explore.detections import draw_detections
+from rcnn_edu.explore.detections import draw_detections, match
 from rcnn_edu.explore.figures import DOTS_PER_INCH, plot_axes
-from rcnn_edu.explore.lesson_07 import match
 from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.models.presets import CHECKPOINTS
 from rcnn_edu.models.transform import Detection

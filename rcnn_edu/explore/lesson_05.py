@@ -17,9 +17,9 @@ from torch import Tensor
 
 from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore.canvas import Explorer
+from rcnn_edu.explore.detections import match, to_pixels
 from rcnn_edu.explore.figures import plot_axes
 from rcnn_edu.explore.lesson_00 import sample_scenes
-from rcnn_edu.explore.lesson_07 import match
 from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.models import MaskRCNN, PyramidRoIAlign, tiny_mask_rcnn
 from rcnn_edu.models.transform import Detection, Target
@@ -152,11 +152,7 @@ def _runs(marked: NDArray[np.bool_]) -> list[list[int]]:
 
 @cache
 def _pixels(number: int) -> NDArray[np.uint8]:
-    return _to_pixels(load_scene(number)[0])
-
-
-def _to_pixels(image: Float[Tensor, "3 H W"]) -> NDArray[np.uint8]:
-    return cast(NDArray[np.uint8], (image.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy())
+    return to_pixels(load_scene(number)[0])
 
 
 def _picture(number: int) -> Image:
@@ -596,7 +592,7 @@ def instances_scene(image: Float[Tensor, "3 H W"], target: Target) -> Scene:
     classes = _tinted(image, masks, [COLORS[label - 1] for label in labels])
     whole = masks.any(dim=0)[None]
     views: dict[str, list[Item]] = {
-        "Detection: a box and a class": [Image("image", _to_pixels(image), (0, 0, width, height), smooth=True), *boxes],
+        "Detection: a box and a class": [Image("image", to_pixels(image), (0, 0, width, height), smooth=True), *boxes],
         "Semantic: each pixel's class": [Image("classes", classes, (0, 0, width, height)), *_outlines(whole)],
         "Instances: each object's pixels": [
             Image("instances", _tinted(image, masks, each), (0, 0, width, height)),
@@ -619,7 +615,7 @@ def _tinted(image: Float[Tensor, "3 H W"], masks: Bool[Tensor, "n H W"], colors:
     for mask, color in zip(masks, colors, strict=True):
         rgb = torch.tensor([int(PALETTE[color][1][i : i + 2], 16) / 255 for i in (1, 3, 5)])
         tinted[:, mask] = 0.3 * tinted[:, mask] + 0.7 * rgb[:, None]
-    return _to_pixels(tinted)
+    return to_pixels(tinted)
 
 
 def _outlines(masks: Bool[Tensor, "n H W"]) -> list[Item]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore.canvas import BoxField, Explorer
 from rcnn_edu.explore.figures import plot_axes
-from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
+from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text, tenths
 from rcnn_edu.models import CascadeRCNN
 from rcnn_edu.models.box_head import BoxHead
 from rcnn_edu.models.cascade import Cascade
@@ -325,7 +325,7 @@ def proposal_explorer(
     """
     seen = trace(model, image, target)
     gt = seen.target["boxes"][index]
-    starts = {name: _tenths(clip_boxes(box[None], seen.size)[0]) for name, box in _bad_boxes(gt).items()}
+    starts = {name: tenths(clip_boxes(box[None], seen.size)[0].tolist()) for name, box in _bad_boxes(gt).items()}
     state = ProposalState(starts["to the side"])
     controls = {
         "chain": widgets.ToggleButtons(options=CHAINS[:2], value=state.chain, description="drawn"),
@@ -347,11 +347,6 @@ def _bad_boxes(gt: Float[Tensor, "4"]) -> dict[str, Float[Tensor, "4"]]:
         "nearly right": boxes_of_iou(gt, 0.9)[0],
         "the object itself": gt,
     }
-
-
-def _tenths(box: Float[Tensor, "4"]) -> XYXY:
-    x1, y1, x2, y2 = (round(value, 1) for value in box.tolist())
-    return x1, y1, x2, y2
 
 
 # Explorer: who is positive

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from rcnn_edu.datasets.scenes import CATEGORIES
 from rcnn_edu.explore.canvas import BoxField, Explorer
+from rcnn_edu.explore.detections import match, to_pixels
 from rcnn_edu.explore.figures import plot_axes
-from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
+from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text, tenths
 from rcnn_edu.models import DetectionSelector, FasterRCNN
 from rcnn_edu.models.transform import Detection, Target
 from rcnn_edu.ops import box_area, box_iou, nms, select_detections, soft_nms
@@ -358,18 +359,6 @@ def to_coco(targets: Sequence[Target]) -> dict[str, Any]:
     }
 
 
-def match(detection: Detection, target: Target, iou_thresh: float = 0.5) -> Int[Tensor, " k"]:
-    """Return the object that each detection finds, or -1: the best score first, each object once, as COCO counts."""
-    iou = box_iou(detection["boxes"], target["boxes"])
-    iou = torch.where(detection["labels"][:, None] == target["labels"], iou, 0)
-    found = torch.full((len(iou),), -1)
-    for index in detection["scores"].argsort(descending=True, stable=True).tolist():
-        if iou.shape[1] and iou[index].max() >= iou_thresh:
-            found[index] = iou[index].argmax()
-            iou[:, found[index]] = 0  # no other detection can find it again
-    return found
-
-
 def crowded(target: Target, least_iou: float = 0.2) -> Bool[Tensor, " n"]:
     """Return which objects overlap another one of their own class this much: those that NMS may take for copies."""
     iou = box_iou(target["boxes"], target["boxes"])
@@ -408,19 +397,9 @@ def real_crowd(raw: Detection, target: Target) -> dict[str, Any]:
             raise ValueError("the scene has no two close objects with three boxes each; choose another one")
     index = torch.cat(chosen)
     index = index[raw["scores"][index].argsort(descending=True, stable=True)]
-    boxes = [_tenths(box) for box in raw["boxes"][index].tolist()]
+    boxes = [tenths(box) for box in raw["boxes"][index].tolist()]
     scores = tuple(round(score, 3) for score in raw["scores"][index].tolist())
-    return {**dict(zip(NAMES, boxes, strict=True)), "scores": scores, "objects": tuple(map(_tenths, objects.tolist()))}
-
-
-def _tenths(box: list[float]) -> XYXY:
-    x1, y1, x2, y2 = (round(value, 1) for value in box)
-    return x1, y1, x2, y2
-
-
-def to_pixels(image: Float[Tensor, "3 H W"]) -> NDArray[np.uint8]:
-    """Return an image from 0 to 1 as pixels (H, W, 3)."""
-    return (image * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+    return {**dict(zip(NAMES, boxes, strict=True)), "scores": scores, "objects": tuple(map(tenths, objects.tolist()))}
 
 
 def boxes_scene(image: Float[Tensor, "3 H W"], target: Target, detections: Mapping[str, Detection]) -> Scene:
@@ -448,7 +427,7 @@ def _found_boxes(detection: Detection, target: Target, width: float) -> list[Ite
     """Return the detections' boxes, the best on top: green if right, dashed orange if not."""
     rows = zip(match(detection, target).tolist(), detection["boxes"].tolist(), strict=True)
     return [
-        Box(_tenths(box), "green" if index >= 0 else "orange", width, dashed=index < 0)
+        Box(tenths(box), "green" if index >= 0 else "orange", width, dashed=index < 0)
         for index, box in reversed(list(rows))
     ]
 
@@ -524,7 +503,7 @@ def _scene_panel(state: APState, outputs: Outputs, parameter: float) -> Panel:
     found = match(detection, target).tolist()
     items: list[Item] = [Image(f"scene {state.scene}", pixels, (0, 0, width, height), smooth=True)]
     missed = [box for index, box in enumerate(target["boxes"].tolist()) if index not in found]
-    items += [Box(_tenths(box), "ink", 1, fill=0.3) for box in missed]
+    items += [Box(tenths(box), "ink", 1, fill=0.3) for box in missed]
     items += _found_boxes(detection, target, 2)
     title = f"Scene {state.scene} after {state.method}: scores from {SHOWN_SCORE}"
     return Panel((10, 28, 372, 372), (0, 0, width, height), items, title)

@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from rcnn_edu.explore.canvas import Explorer
+from rcnn_edu.explore.detections import match, to_pixels
 from rcnn_edu.explore.figures import plot_axes
-from rcnn_edu.explore.lesson_07 import match, to_pixels
-from rcnn_edu.explore.scene import PALETTE, XYXY, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text
+from rcnn_edu.explore.scene import PALETTE, Box, Cells, Image, Item, Lines, Panel, Points, Scene, Text, tenths
 from rcnn_edu.models import DetectionSelector, FasterRCNN, MaskRCNN
 from rcnn_edu.models.multi_scale import mirror
 from rcnn_edu.models.transform import Detection, Size, Target, resize_boxes
@@ -307,11 +307,6 @@ def _image_panel(state: ScaleState, album: Album, detection: Detection, found: T
     return Panel((10, 28, 380, 380), (0, 0, width, height), items, title)
 
 
-def _tenths(box: Sequence[float]) -> XYXY:
-    x1, y1, x2, y2 = (round(value, 1) for value in box)
-    return x1, y1, x2, y2
-
-
 def _legend_panel() -> Panel:
     items: list[Item] = []
     for line, (color, text) in enumerate(LEGEND):
@@ -469,9 +464,9 @@ def _answer_boxes(detection: Detection, target: Target, hits: Sequence[int]) -> 
     """Return the missed objects, shaded, and the detections, the best on top."""
     missed = [box for index, box in enumerate(target["boxes"].tolist()) if index not in hits]
     rows = list(zip(hits, detection["boxes"].tolist(), strict=True))
-    items: list[Item] = [Box(_tenths(box), "ink", 1, fill=0.3) for box in missed]
+    items: list[Item] = [Box(tenths(box), "ink", 1, fill=0.3) for box in missed]
     for index, box in reversed(rows):
-        items.append(Box(_tenths(box), "green" if index >= 0 else "orange", 2, dashed=index < 0))
+        items.append(Box(tenths(box), "green" if index >= 0 else "orange", 2, dashed=index < 0))
     return items
 
 

@@ -19,8 +19,8 @@ from torch.utils.data import Dataset
 from rcnn_edu.datasets import DetectionDataset, SceneSettings, SyntheticScenes, as_coco, write_coco
 from rcnn_edu.datasets.coco import Sample, Target
 from rcnn_edu.explore.canvas import Explorer
+from rcnn_edu.explore.detections import match, to_pixels
 from rcnn_edu.explore.figures import DOTS_PER_INCH, plot_axes
-from rcnn_edu.explore.lesson_07 import match, to_pixels
 from rcnn_edu.explore.scene import PALETTE, XY, XYXY, Box, Image, Item, Lines, Panel, Points, Scene, Text
 from rcnn_edu.models.presets import CHECKPOINTS
 from rcnn_edu.models.transform import Detection

@@ -139,3 +139,9 @@ class Scene:
 def _plain(part: Item | Panel, without: str) -> dict[str, Any]:
     values = {entry.name: getattr(part, entry.name) for entry in fields(part) if entry.name != without}
     return {"kind": type(part).__name__.lower(), **values}
+
+
+def tenths(box: Sequence[float]) -> XYXY:
+    """Return a box in tenths of a pixel: what a picture shows and a message to the browser carries."""
+    x1, y1, x2, y2 = (round(value, 1) for value in box)
+    return x1, y1, x2, y2

@@ -1,8 +1,8 @@
 """The tiny Mask R-CNN and torchvision's of the same architecture, trained alike and evaluated on the same scenes.
 
 ``OMP_NUM_THREADS=1 python -m tests.benchmarks.training OUT`` trains both from the same backbone, on the same scenes in
-the same order, with the shipped model's settings but for a third of its steps, and writes both models' figures to
-data/results. It takes about an hour; interrupted, it goes on where it was.
+the same order, with the shipped model's settings but for a quarter of its steps, and writes both models' figures to
+data/results. It takes about half an hour; interrupted, it goes on where it was.
 """
 
 import argparse

@@ -10,7 +10,8 @@ from tests.browser.conftest import Notebook, Picture, check_static_pictures
 
 pytestmark = pytest.mark.browser
 LESSON = "08_multi_scale_testing.ipynb"
-LAYOUT = Scene(960, 482, [Panel((10, 28, 380, 380), (0, 0, 192, 192), [])])  # what the test needs of the picture's
+IMAGE, LEGEND = Panel((10, 28, 380, 380), (0, 0, 192, 192), []), Panel((10, 416, 380, 62), (0, 0, 380, 62), [])
+LAYOUT = Scene(960, 482, [IMAGE, LEGEND])  # what the test needs of the picture's
 
 
 @pytest.fixture
@@ -63,8 +64,9 @@ def test_presets_tick_the_scales_too(lesson: Notebook, picture: Picture) -> None
 
 
 def test_both_themes_read_well(lesson: Notebook, picture: Picture, screenshots: Path) -> None:
+    legend = lesson.explorer("scale_explorer(album", LAYOUT, panel=1)
     for number, theme in lesson.themes():
-        assert picture.shows(-4, 200, PALETTE["paper"][number])  # beside and below the image
+        assert legend.shows(8, 8, PALETTE["green"][number])
         lesson.page.screenshot(path=screenshots / f"lesson_08_{theme}.png")
 
 

@@ -1,11 +1,11 @@
-"""Detections in their picture: looked at pixel by pixel where one can say what must be there."""
+"""Detections: their picture, looked at pixel by pixel where one can say what must be there, and their objects."""
 
 import pytest
 import torch
 from PIL import ImageColor
 from torch import Tensor
 
-from rcnn_edu.explore.detections import PALETTE, draw_detections
+from rcnn_edu.explore.detections import PALETTE, draw_detections, match
 
 NAMES = ("leaf", "drop")
 
@@ -69,3 +69,11 @@ def test_labels_stay_within_the_picture() -> None:
     picture = draw_detections(torch.zeros(3, 100, 100), found, ("a rather long name", "drop"), min_side=640)
     inside = [x for x in range(640) if picture.getpixel((x, 8)) == colour(1)]
     assert inside[0] > 300  # the label begins further left than its box, so that it ends in the picture
+
+
+def test_each_object_is_found_once_and_by_the_best() -> None:
+    a, b, c = [0.0, 0, 10, 10], [2.0, 0, 12, 10], [0.0, 5, 10, 15]  # b overlaps a by 2/3
+    target = {"boxes": torch.tensor([a, c]), "labels": torch.tensor([1, 1])}
+    found = detection([a, b, c, c], [1, 1, 1, 2], [0.5, 0.9, 0.7, 0.8])
+    assert match(found, target).tolist() == [-1, 0, 1, -1]
+    assert match(found, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}).tolist() == [-1] * 4

@@ -25,7 +25,6 @@ from rcnn_edu.explore.lesson_07 import (
     crowd_explorer,
     crowd_scene,
     finish,
-    match,
     suppress,
     walk,
 )
@@ -217,15 +216,6 @@ def test_finishing_by_hand(changes: dict[str, Any], boxes_kept: list[int], score
     assert finished["boxes"].tolist() == RAW["boxes"][boxes_kept].tolist()
     assert finished["labels"].tolist() == RAW["labels"][boxes_kept].tolist()
     assert finished["scores"].tolist() == pytest.approx(scores)
-
-
-def test_each_object_is_found_once_and_by_the_best() -> None:
-    target = {"boxes": THREE[[0, 2]], "labels": torch.tensor([1, 1])}
-    found = detection(
-        [THREE[0].tolist(), THREE[1].tolist(), THREE[2].tolist(), THREE[2].tolist()], [1, 1, 1, 2], [0.5, 0.9, 0.7, 0.8]
-    )
-    assert match(found, target).tolist() == [-1, 0, 1, -1]
-    assert match(found, {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0).long()}).tolist() == [-1] * 4
 
 
 def test_scenes_become_coco_s_boxes() -> None:
