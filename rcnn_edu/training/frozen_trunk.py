@@ -36,7 +36,7 @@ from rcnn_edu.training.results import Coco, Result, to_results
 from rcnn_edu.training.train import TrainSettings
 
 BATCH = 8  # scenes
-TRAINING_SCENES, TEST_SCENES = 400, 200  # of an experiment
+TRAINING_SCENES, TEST_SCENES = 800, 200  # of an experiment
 TRAINING_SEED, TEST_SEED = 3000, 4000  # the first training's, and all tests': far from those the trunk has seen
 
 Head = TypeVar("Head", bound=nn.Module)

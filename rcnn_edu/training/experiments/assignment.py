@@ -23,12 +23,18 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.models import RPN
 from rcnn_edu.models.presets import TINY
 from rcnn_edu.ops import assign_anchors_to_gt, box_iou, match_boxes
 from rcnn_edu.training.experiments import Rows
-from rcnn_edu.training.frozen_trunk import SeenScenes, frozen_trunk, new_head, rpn_losses, see, train_head
+from rcnn_edu.training.frozen_trunk import (
+    SeenScenes,
+    frozen_trunk,
+    new_head,
+    rpn_losses,
+    see_for_experiment,
+    train_head,
+)
 from rcnn_edu.training.recall import average_recall
 
 PAPER: Rows = {}  # it has no table on this; see the header
@@ -72,8 +78,7 @@ RULES: dict[str, Assign] = {
 def measure(seed: int, *, quick: bool, device: str) -> Rows:
     """Return recall of the proposals, and how many anchors and objects take part, by the rule that assigns anchors."""
     trunk = frozen_trunk(device)
-    to_learn = see(trunk, SyntheticScenes(8 if quick else 800, seed=5000 + seed))
-    to_test = see(trunk, SyntheticScenes(4 if quick else 150, seed=6000 + seed))
+    to_learn, to_test = see_for_experiment(trunk, seed, quick=quick)
     rows: Rows = {}
     for name, assign in RULES.items():
         rpn = new_head(partial(RPN, TINY.channels, **TINY.rpn, assign=assign), seed, device)

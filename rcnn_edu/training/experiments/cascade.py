@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from rcnn_edu.datasets import SyntheticScenes
 from rcnn_edu.models import BoxHead, Cascade, DetectionSelector
 from rcnn_edu.models.presets import SCENES_CLASSES, TINY
 from rcnn_edu.ops import box_iou, encode_boxes
@@ -36,7 +35,7 @@ from rcnn_edu.training.frozen_trunk import (
     evaluate_boxes,
     frozen_trunk,
     new_head,
-    see,
+    see_for_experiment,
     train_head,
 )
 
@@ -83,8 +82,7 @@ Scored = tuple[Float[Tensor, "r 1 4"], Float[Tensor, "r K_plus_1"]]  # a scene's
 def measure(seed: int, *, quick: bool, device: str) -> Rows:
     """Return AP by kind of head; by stage, the shares of good RoIs and the deltas' spread; and IoU before and after."""
     trunk = frozen_trunk(device)
-    to_learn = see(trunk, SyntheticScenes(8 if quick else 800, seed=7000 + seed), for_training=True)
-    to_test = see(trunk, SyntheticScenes(4 if quick else 150, seed=8000 + seed))
+    to_learn, to_test = see_for_experiment(trunk, seed, quick=quick)
 
     def trained(iou_thresholds: Sequence[float], *, statistics: bool = True) -> list[BoxHead]:
         cascade = new_head(partial(new_cascade, iou_thresholds, statistics=statistics), seed, device)
