@@ -448,7 +448,7 @@ def shift_figure(shifts: Float[Tensor, " s"], curves: Mapping[str, Float[Tensor,
     for axes in (pixels, widths):
         for threshold in (0.5, 0.75):
             axes.axhline(threshold, color=PALETTE["muted"][0], linewidth=1)
-    widths.legend(framealpha=1, edgecolor="none", loc="upper right")
+    widths.legend(title="a square of", framealpha=1, edgecolor="none", loc="upper right")
     return figure
 
 
@@ -461,6 +461,6 @@ def precision_recall_figure(recalls: Sequence[float], curves: Mapping[str, Seque
         bars.bar_label(bar, fmt="%.0f")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.05))
     bars.legend(*axes.get_legend_handles_labels(), framealpha=1, edgecolor="none", loc="upper right")
-    bars.set(ylim=(0, 100), xticks=range(len(curves)))
+    bars.set(ylabel="AP, of 100", ylim=(0, 100), xticks=range(len(curves)))
     bars.set_xticklabels(curves)
     return figure

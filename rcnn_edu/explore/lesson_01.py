@@ -409,7 +409,7 @@ def equivariance_figure(
 
 def survivors_figure(sizes: list[int], strides: list[int], share: Float[Tensor, "s t"]) -> Figure:
     """Return a plot of the share of boxes that rounding leaves above IoU 0.75: by size, a line for each stride."""
-    figure, (axes,) = plot_axes("Boxes that overlap their rounded version by an IoU of 0.75", height=320)
+    figure, (axes,) = plot_axes("Boxes that overlap their rounded version by an IoU of at least 0.75", height=320)
     looks = zip(strides, ("green", "blue", "pink", "orange"), "osD^", strict=True)
     for column, (stride, color, marker) in enumerate(looks):
         percent = 100 * share[:, column]

@@ -461,7 +461,7 @@ def cells_scene() -> Scene:
             Box(small, "orange", 2.5, label="B"),
         ]
         left = 10 + 238 * place
-        panels.append(Panel((left, 28, 226, 226), WHOLE, items, f"C{level}: a cell each {stride} px"))
+        panels.append(Panel((left, 28, 226, 226), WHOLE, items, f"C{level}: a cell every {stride} px"))
         notes: list[Item] = []
         for row, (name, box, color) in enumerate((("A", large, "blue"), ("B", small, "orange"))):
             cells = _by((box[2] - box[0]) / stride, (box[3] - box[1]) / stride)

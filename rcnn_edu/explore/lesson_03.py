@@ -224,7 +224,7 @@ def windows_scene(cell: XY = (64, 96)) -> Scene:
         items += [Box(box, "green", 1.5) for box in boxes]
         items += [Points(places, "paper", 1.6), Points([(centre[0], centre[1])], "blue", 4)]
         items += [Box((x1, y1, x2, y2), "blue", 2) for x1, y1, x2, y2 in around]
-        title = f"P{level + 3}: a cell each {stride} px, anchors of {PYRAMID.sizes[level][0]} px"
+        title = f"P{level + 3}: a cell every {stride} px, anchors of {PYRAMID.sizes[level][0]} px"
         panels.append(Panel((8 + 318 * level, 26, 308, 308), (0, 0, SIDE, SIDE), items, title))
     legend: list[Item] = []
     for x, color, text in ((8, "green", "objects"), (118, "blue", "the three anchors of one cell")):
@@ -247,7 +247,7 @@ def best_iou_figure(sizes: Float[Tensor, " s"], curves: Mapping[str, Float[Tenso
 
     Each curve holds the best IoUs of n objects of each size, of one shape, anywhere in the image.
     """
-    figure, axes = plot_axes("Half of the objects do better", "The unluckiest of a hundred", height=320)
+    figure, axes = plot_axes("The median of a hundred objects", "The unluckiest of a hundred", height=320)
     for plot, share in zip(axes, (0.5, 0.01), strict=True):
         for (name, values), (color, style, _) in zip(curves.items(), LOOKS, strict=False):
             plot.plot(sizes, values.quantile(share, dim=1), color=PALETTE[color][0], linestyle=style, label=name)

@@ -360,6 +360,7 @@ def learning_figure(runs: Mapping[str, Mapping[str, Sequence[float]]]) -> Figure
         for (name, values), (color, style) in zip(curves.items(), LOOKS, strict=False):
             plot.plot(values, color=PALETTE[color][0], linestyle=style, linewidth=2, label=name)
         plot.set(xlabel="step", ylim=(-0.02, 1.02))
+    axes[0].set_ylabel("score, or loss")
     axes[0].legend(frameon=False, loc="center right")
     return figure
 
@@ -398,7 +399,7 @@ def normaliser_figure(
         for (name, values), (color, _), mark in zip(series.items(), LOOKS, "os^", strict=False):
             plot.scatter(positives, values, 36, PALETTE[color][0], marker=mark, alpha=0.75, label=name)
         plot.set(xlabel="positive anchors in the image", xlim=(0, None))
-    axes[0].set(yscale="log", ylim=(1 / 400, 1 / 2.5))
+    axes[0].set(yscale="log", ylim=(1 / 400, 1 / 2.5), ylabel="factor of its box loss")
     axes[0].set_yticks([1 / 4, 1 / 16, 1 / 64, 1 / 256], ["1/4", "1/16", "1/64", "1/256"])
     axes[0].minorticks_off()
     axes[1].set(ylim=(0, 104))

@@ -433,7 +433,9 @@ def _histogram_panel(stage: int, histogram: Sequence[float], u: float, top: floa
     items.append(plot.lines([(u, 0), (u, top)], "ink", 2, dashed=True))
     side, align = (5, "left") if u < 0.8 else (-5, "right")
     items.append(Text(plot.at(u, 0)[0] + side, 14, f"u = {u:.2f}", "ink", 12, align, bold=True))
-    return Panel((8 + 318 * (stage - 1), 350, 308, 150), (0, 0, 308, 150), items, framed=False)
+    return Panel(
+        (8 + 318 * (stage - 1), 354, 308, 150), (0, 0, 308, 150), items, "RoIs of all images, by IoU", framed=False
+    )
 
 
 def _count_panel(stage: int, positives: Positives, images: int) -> Panel:
@@ -448,7 +450,7 @@ def _count_panel(stage: int, positives: Positives, images: int) -> Panel:
         items.append(Text(4, y, what, "muted", 12))
         items.append(Text(234, y, count, "muted", 12, "right"))
         items.append(Text(300, y, value, COLORS[stage - 1] if line == 0 else "ink", 14, "right", bold=True))
-    return Panel((8 + 318 * (stage - 1), 508, 308, 76), (0, 0, 308, 76), items, framed=False)
+    return Panel((8 + 318 * (stage - 1), 510, 308, 76), (0, 0, 308, 76), items, framed=False)
 
 
 def threshold_explorer(traces: Sequence[Trace], shown: int = 6) -> Explorer[ThresholdState]:
@@ -598,7 +600,7 @@ def _outcome_panels(state: RegressorState, data: Regression, chosen: Bool[Tensor
         items.append(Text(306, 46, f"{float(values.mean()):.3f} on average", "ink", 12))
         items.append(Text(306, 68, f"{'+' if gain >= 0 else '−'}{abs(gain):.1f} points", "ink", 15, bold=True))
         items.append(Text(306, 92, f"{100 * float((values < before).float().mean()):.0f} % got worse", "muted", 12))
-        title = f"What becomes of {int(chosen.sum())} boxes of IoU {before:.2f} (dashed)" if number == 0 else ""
+        title = f"IoU after, of {int(chosen.sum())} boxes of IoU {before:.2f} (dashed)" if number == 0 else ""
         panels.append(Panel((490, 28 + 142 * number, 462, 122), (0, 0, 462, 122), items, title, framed=False))
     return panels
 

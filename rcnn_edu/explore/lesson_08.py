@@ -529,7 +529,7 @@ def recall_figure(groups: Sequence[str], curves: Mapping[float, Mapping[str, Seq
         for (name, values), (color, style, marker) in zip(by_way.items(), LOOKS, strict=False):
             shade = PALETTE[color][0]
             axes.plot(range(len(groups)), values, color=shade, linestyle=style, marker=marker, label=name)
-        axes.set(xlabel="size of the object, px", ylabel="%", ylim=(0, 103), xticks=range(len(groups)))
+        axes.set(xlabel="size of the object, px", ylabel="share found, %", ylim=(0, 103), xticks=range(len(groups)))
         axes.set_xticklabels(groups)
     all_axes[0].legend(frameon=False, loc="lower right")
     return figure

@@ -304,7 +304,7 @@ def _counts_panel(shown: int, right: int, objects: int, figures: dict[str, float
     recall = f"{right} right of {objects} objects = {right / objects:.2f}" if objects else "there is no object"
     items: list[Item] = [
         Points([(12, 14)], "pink", 6),
-        Text(26, 14, "the scores shown, in all images", size=12),
+        Text(26, 14, "at the score you chose, in all images", size=12),
         Text(4, 40, "precision", size=13),
         Text(72, 40, precision, size=13, bold=True),
         Text(4, 64, "recall", size=13),
@@ -370,7 +370,7 @@ def curves_figure(curves: Mapping[str, Sequence[float]], rankings: Mapping[str, 
         right.plot(scores, precision, label=f"{name}: precision", linewidth=2.2, **look)
         right.plot(scores, recall, label=f"{name}: recall", linewidth=1, **look)
     left.set(xlabel="recall", ylabel="precision", xlim=(0, 1.01), ylim=(0, 1.04))
-    right.set(xlabel="scores from", xlim=(0, 1), ylim=(0, 1.04))
+    right.set(xlabel="score threshold", xlim=(0, 1), ylim=(0, 1.04))
     for axes in (left, right):
         axes.legend(framealpha=0.9, edgecolor="none", fontsize=9, loc="best")
     return figure

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image as Pixels
 
 from rcnn_edu.explore.figures import draw_scene, picture, plot_axes, png, show, show_source
-from rcnn_edu.explore.scene import PALETTE, Panel, Scene, Text
+from rcnn_edu.explore.scene import PALETTE, Image, Item, Panel, Points, Scene, Text
 from rcnn_edu.ops import AnchorGenerator, box_area
 from tests.explore.test_scene import scene_of_everything
 
@@ -87,3 +87,11 @@ def test_show_source_takes_a_function_without_a_docstring() -> None:
 
 def test_show_source_takes_a_method() -> None:
     assert show_source(AnchorGenerator.__call__).data.startswith("```python\ndef __call__(\n    self,")
+
+
+def test_a_colour_of_the_palette_stays_though_few_pixels_have_it() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (200, 300, 3), dtype=np.uint8)
+    items: list[Item] = [Image("noise", noise, (0, 0, 300, 200)), Points([(150, 100)], "orange", 4)]
+    scene = Scene(300, 200, [Panel((0, 0, 300, 200), (0, 0, 300, 200), items)], "")
+    pixels = np.asarray(Pixels.open(io.BytesIO(png(draw_scene(scene), 1))).convert("RGB"))
+    assert tuple(pixels[100, 150]) == rgb("orange")

@@ -277,7 +277,7 @@ def test_rounding_is_another_canonical_size() -> None:
 def test_the_cells_of_two_objects_are_counted() -> None:
     scene = lesson_02.cells_scene()
     assert [panel.title for panel in scene.panels if panel.title] == [
-        f"C{level}: a cell each {2**level} px" for level in LEVELS
+        f"C{level}: a cell every {2**level} px" for level in LEVELS
     ]
     assert "A: 32.5 × 32.8 cells" in texts(scene)
     assert "B: 0.4 × 0.4 cells" in texts(scene)
