@@ -23,7 +23,7 @@ from tests.benchmarks.harness import ROOT
 
 CHECKPOINTS = ROOT / "data" / "checkpoints"
 SCENES, BATCH_SIZE = 30_000, 4
-STEPS = {"tiny_mask_rcnn": 10_000, "tiny_cascade_rcnn": 2000}
+STEPS = {"tiny_mask_rcnn": 10_000, "tiny_cascade_rcnn": 4000}
 OPTIONS = {
     "tiny_mask_rcnn": ["--preset", "tiny_mask_rcnn"],
     "tiny_cascade_rcnn": [
