@@ -39,7 +39,28 @@ def figures(results: Path) -> str:
         if group in rows:
             lines.append(_line(name, rows[group], next(r for r in reports if group in r["median_ratios"])))
     measured = " and ".join(f"{cpu}, {n} threads, torch {t}, torchvision {v}" for cpu, n, t, v in sorted(machines))
-    return "\n".join([*lines, "", f"Measured on {measured}, by `make bench`."]) + "\n"
+    return "\n".join([*lines, "", f"Measured on {measured}, by `make bench`.", "", *_trained(results)]) + "\n"
+
+
+def _trained(results: Path) -> list[str]:
+    """Return what became of the two models that were trained alike."""
+    report = json.loads((results / "training_against_torchvision.json").read_text(encoding="utf-8"))
+    steps, batch_size = report["settings"]["steps"], report["settings"]["batch_size"]
+    lines = [
+        "| trained alike | box AP | mask AP | processor seconds a training step | detecting, ms an image |",
+        "|---|---|---|---|---|",
+    ]
+    for name, model in report["trained"].items():
+        box, mask = (100 * model[kind]["AP"] for kind in ("box", "mask"))
+        step, detecting = model["training_seconds_per_step"], 1000 * model["detection_seconds_per_image"]
+        lines.append(f"| {name} | {box:.1f} | {mask:.1f} | {step:.2f} | {detecting:.0f} |")
+    return [
+        *lines,
+        "",
+        "The tiny Mask R-CNN and torchvision's of the same architecture, trained from the same backbone on the same",
+        f"scenes, {steps:,} steps of {batch_size}, with one seed and on one thread, by",
+        "`python -m tests.benchmarks.training OUT`.",
+    ]
 
 
 def _line(name: str, rows: list[dict[str, Any]], report: dict[str, Any]) -> str:

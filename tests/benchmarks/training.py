@@ -86,13 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     settings = TrainSettings(steps=options.steps, batch_size=BATCH_SIZE, seed=options.seed)
     command = f"python -m tests.benchmarks.training OUT --steps {options.steps} --seed {options.seed}"
-    report: dict[str, Any] = {"command": command, "settings": vars(settings), **describe_machine()}
+    trained: dict[str, dict[str, Any]] = {}
+    report = {"command": command, "settings": vars(settings), **describe_machine(), "trained": trained}
     for name, model in contenders(options.seed).items():
         pace = Pace()
         train(model, SyntheticScenes(SCENES), options.out / name, settings, log_every=1, on_log=pace)
         evaluation = evaluate(model, SyntheticScenes(options.test_scenes, seed=TEST_SEED))
         print(f"{name}\n{evaluation}")
-        report[name] = {**figures(evaluation), "training_seconds_per_step": statistics.median(pace.seconds)}
+        trained[name] = {**figures(evaluation), "training_seconds_per_step": statistics.median(pace.seconds)}
     options.result.write_text(json.dumps(report, indent=2, default=str) + "\n", encoding="utf-8")
 
 
