@@ -1,6 +1,6 @@
 """Must a mask head keep the layout of its RoI, or can fully connected layers learn it?
 
-Command: ``python -m rcnn_edu experiment mask_head``; some ten minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment mask_head``; about 2 minutes a seed on two cores.
 Paper: Mask R-CNN (He et al. 2017), Table 2e on COCO's minival.
 
 Mask heads of either kind learn from the same RoIs and draw masks in the same boxes, those that the shipped Mask R-CNN
