@@ -12,28 +12,21 @@ and train C3 to C5 further. That body has learnt under an FPN, on scenes of the 
 The training is short, and each detector sees its own RPN's proposals, while in the paper's Table 2 all see the same.
 """
 
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
 from rcnn_edu.datasets import DetectionDataset, SyntheticScenes, as_coco
-from rcnn_edu.models import FPN, RPN, BoxHead, FasterRCNN, PyramidRoIAlign, SingleMap, tiny_mask_rcnn
-from rcnn_edu.models.backbone import Body
+from rcnn_edu.models import FPN, FasterRCNN, SingleMap
 from rcnn_edu.models.fpn import Maps
-from rcnn_edu.models.presets import SCENES_CLASSES, TINY
-from rcnn_edu.models.transform import Target
-from rcnn_edu.ops import AnchorGenerator
 from rcnn_edu.training.evaluate import detect_all, evaluate_results
 from rcnn_edu.training.experiments import Rows
+from rcnn_edu.training.frozen_trunk import TEST_SEED, TRAINING_SEED
 from rcnn_edu.training.recall import average_recall
-from rcnn_edu.training.train import TrainSettings, train
+from rcnn_edu.training.whole_detector import DrawnScenes, Neck, new_detector, train_whole
 
 PAPER: Rows = {
     "FPN": {"AR100": 44.0, "ARs": 44.9, "ARm": 63.4, "ARl": 66.2, "box AP": 33.9, "box AP50": 56.9},
@@ -58,83 +51,26 @@ class FinestLevel(FPN):
         return super().forward(features)[:1]
 
 
-@dataclass(frozen=True)
-class Variant:
-    """What stands between body and heads: makes it from the body's channels and its own, and its levels' strides."""
-
-    neck: Callable[[Sequence[int], int], nn.Module]
-    strides: tuple[int, ...]
-
-
 PYRAMID = (4, 8, 16, 32)
-VARIANTS = {
-    "FPN": Variant(partial(FPN, p6=None), PYRAMID),
-    "no top-down path": Variant(partial(FPN, p6=None, merge=lambda lateral, _: lateral), PYRAMID),
-    "no lateral connections": Variant(partial(FPN, p6=None, merge=lambda _, from_above: from_above), PYRAMID),
-    "C4 alone": Variant(SingleMap, (16,)),
-    "P2 alone": Variant(FinestLevel, (4,)),
+VARIANTS: dict[str, tuple[Neck, tuple[int, ...]]] = {  # what stands between body and heads, and its levels' strides
+    "FPN": (partial(FPN, p6=None), PYRAMID),
+    "no top-down path": (partial(FPN, p6=None, merge=lambda lateral, _: lateral), PYRAMID),
+    "no lateral connections": (partial(FPN, p6=None, merge=lambda _, from_above: from_above), PYRAMID),
+    "C4 alone": (SingleMap, (16,)),
+    "P2 alone": (FinestLevel, (4,)),
 }
-
-
-class LabelledScenes(Dataset[tuple[Tensor, Target]]):
-    """Scenes drawn once for all five, without their masks, which no box needs."""
-
-    categories = SyntheticScenes.categories
-
-    def __init__(self, scenes: SyntheticScenes) -> None:
-        items = (scenes[index] for index in range(len(scenes)))
-        self.items = [((255 * image).round().byte(), t["boxes"], t["labels"]) for image, t in items]  # 8 bits as drawn
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Target]:
-        image, boxes, labels = self.items[index]
-        return image.float() / 255, {"boxes": boxes, "labels": labels}
 
 
 def measure(seed: int, *, quick: bool, device: str) -> Rows:
     """Return recall of the proposals, AP of the boxes, the number of anchors and the time of an image, by neck."""
-    to_learn = LabelledScenes(SyntheticScenes(8 if quick else 1000, seed=3000 + seed))
-    to_test = SyntheticScenes(4 if quick else 100, seed=4000 + seed)
-    settings = TrainSettings(
-        steps=2 if quick else STEPS,
-        batch_size=2 if quick else 8,
-        warmup_steps=50,
-        ema_decay=0,  # over so few steps, an average would not have forgotten where it began
-        scale_range=(1, 1),
-        seed=seed,
-    )
+    to_learn = DrawnScenes(SyntheticScenes(8 if quick else 1000, seed=TRAINING_SEED + seed))
+    to_test = SyntheticScenes(4 if quick else 100, seed=TEST_SEED + seed)
     rows: Rows = {}
-    for name, variant in VARIANTS.items():
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            model = build(variant)
-        with TemporaryDirectory() as folder:
-            train(model, to_learn, folder, settings, device=device)
-        rows[name] = figures(model.eval(), to_test, device)
+    for name, (neck, strides) in VARIANTS.items():
+        make = partial(new_detector, neck, strides)
+        model = train_whole(make, to_learn, steps=2 if quick else STEPS, seed=seed, device=device)
+        rows[name] = figures(model, to_test, device)
     return rows
-
-
-def build(variant: Variant) -> FasterRCNN:
-    """Return a detector with the shipped one's body and, between body and heads, what the variant says."""
-    body = tiny_mask_rcnn(weights="scenes").backbone.body
-    assert isinstance(body, Body)
-    body.freeze(2)  # stem and C2, as is usual after pretraining
-    sizes = TINY.rpn["anchors"].sizes
-    rpn = dict(TINY.rpn)
-    if len(variant.strides) < len(sizes):
-        sizes = [[size for level in sizes for size in level]]
-        rpn["pre_nms_top_n"] = (CANDIDATES, CANDIDATES)
-    rpn["anchors"] = AnchorGenerator(sizes=sizes, strides=variant.strides)
-    pool = PyramidRoIAlign(7, variant.strides)
-    return FasterRCNN(
-        SCENES_CLASSES,
-        transform=TINY.transform,
-        backbone=nn.Sequential(OrderedDict(body=body, fpn=variant.neck(body.channels, TINY.channels))),
-        rpn=RPN(TINY.channels, **rpn),
-        box_head=BoxHead(SCENES_CLASSES, TINY.channels, **{**TINY.box_head, "pool": pool}),
-    )
 
 
 def figures(model: FasterRCNN, scenes: DetectionDataset, device: str) -> dict[str, float]:
