@@ -12,6 +12,7 @@ The body has learnt under an FPN, on scenes of the same kind.
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import nn
@@ -68,8 +69,8 @@ def new_detector(
         sizes = [[size for level in sizes for size in level]]
         rpn["pre_nms_top_n"] = (CANDIDATES, CANDIDATES)
     rpn["anchors"] = AnchorGenerator(sizes=sizes, strides=strides)
-    box = {**TINY.box_head, "pool": box_pool if box_pool is not None else PyramidRoIAlign(7, strides)}
-    parts = {
+    box = {**TINY.box_head, "pool": box_pool if box_pool is not None else PyramidRoIAlign(7, tuple(strides))}
+    parts: dict[str, Any] = {
         "transform": TINY.transform,
         "backbone": nn.Sequential(OrderedDict(body=body, fpn=neck(body.channels, TINY.channels))),
         "rpn": RPN(TINY.channels, **rpn),
@@ -84,7 +85,10 @@ def new_detector(
 def train_whole(
     make: Callable[[], FasterRCNN], scenes: DrawnScenes, *, steps: int, seed: int, device: str = "cpu"
 ) -> FasterRCNN:
-    """Return the detector that ``make`` makes with the initial weights of ``seed``, trained, in evaluation mode."""
+    """Return the detector that ``make`` makes with the initial weights of ``seed``, trained, in evaluation mode.
+
+    The global random state stays.
+    """
     settings = TrainSettings(
         steps=steps,
         batch_size=8,
@@ -93,9 +97,8 @@ def train_whole(
         scale_range=(1, 1),
         seed=seed,
     )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         model = make()
-    with TemporaryDirectory() as folder:
         train(model, scenes, folder, settings, device=device)
     return model.eval()

@@ -12,7 +12,7 @@ from rcnn_edu.ops import box_iou
 from tests.models.test_rcnn import scene
 
 SIDE = 64
-STEPS = 100
+STEPS = 150
 
 SCENES = [
     scene(SIDE, SIDE, [[4, 6, 28, 38], [34, 36, 60, 58]], [1, 2]),

@@ -124,17 +124,26 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([question, "", *lines, *_notes(report)])
 
 
-def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RESULTS) -> str:
+def markdown(
+    name: str, columns: Sequence[str] | None = None, *, against: str | None = None, folder: Path = RESULTS
+) -> str:
     """Return the stored figures of an experiment as a table for a notebook, or all that there is to say without any.
 
     Args:
         name: of the experiment.
         columns: which figures to show; all unless given.
+        against: a row. Then the others' differences from it are shown, which spread less than the figures where all
+            rows of a seed see the same scenes.
         folder: of the results.
+
+    Raises:
+        ValueError: if there is no row ``against``.
     """
     if not (folder / f"{name}.json").exists():
         return f"*No results of `{name}` are stored; `python -m rcnn_edu experiment {name}` measures them.*"
     report = read(name, folder)
+    if against is not None:
+        report = _differences(report, against)
     lines = []
     for block in _blocks(report) if columns is None else [columns]:
         head, *rows = _cells(report, block)
@@ -143,9 +152,28 @@ def markdown(name: str, columns: Sequence[str] | None = None, folder: Path = RES
     return "\n".join([*lines, *(f"*{note}*  " for note in _notes(report))])
 
 
+def _differences(report: dict[str, Any], against: str) -> dict[str, Any]:
+    """Return a report of the differences from a row, seed by seed."""
+    if against not in report["mean"]:
+        raise ValueError(f"there is no row {against!r}; there are {', '.join(report['mean'])}")
+    runs = {}
+    for seed, run in report["runs"].items():
+        base = run["figures"][against]
+        rows = {
+            row: {c: f - base[c] for c, f in figures.items() if c in base} for row, figures in run["figures"].items()
+        }
+        runs[seed] = {**run, "figures": {row: figures for row, figures in rows.items() if figures and row != against}}
+    return {**report, "runs": runs, **summary(runs), "against": against}
+
+
+def _paper(report: dict[str, Any]) -> Rows:
+    rows: Rows = {} if "against" in report else find(report["experiment"]).PAPER
+    return rows
+
+
 def _blocks(report: dict[str, Any]) -> list[list[str]]:
     """Return the columns of each of an experiment's tables: rows that have none in common are not of the same."""
-    mean, paper = report["mean"], find(report["experiment"]).PAPER
+    mean, paper = report["mean"], _paper(report)
     blocks: list[dict[str, None]] = []
     for name in dict.fromkeys([*mean, *paper]):
         row = dict.fromkeys([*mean.get(name, {}), *paper.get(name, {})])
@@ -160,14 +188,17 @@ def _blocks(report: dict[str, Any]) -> list[list[str]]:
 
 def _cells(report: dict[str, Any], columns: Sequence[str]) -> list[list[str]]:
     """Return a table's cells, its head first."""
-    mean, spread, paper = report["mean"], report["spread"], find(report["experiment"]).PAPER
+    mean, spread, paper = report["mean"], report["spread"], _paper(report)
+    sign = "+" if "against" in report else ""
     cells = [["", *columns]]
     for row in dict.fromkeys([*mean, *paper]):
         line = [row]
         for column in columns:
             ours = mean.get(row, {}).get(column)
             times, digits = UNITS.get(column.split()[0], (100, 1))
-            text = "" if ours is None else f"{times * ours:.{digits}f} ± {times * spread[row][column]:.{digits}f}"
+            text = ""
+            if ours is not None:
+                text = f"{times * ours:{sign}z.{digits}f} ± {times * spread[row][column]:.{digits}f}"
             theirs = paper.get(row, {}).get(column)
             line.append(f"{text} [{theirs}]".strip() if theirs is not None else text)
         if any(line[1:]):
@@ -179,7 +210,9 @@ def _notes(report: dict[str, Any]) -> tuple[str, str]:
     runs = report["runs"].values()
     minutes = statistics.fmean(run["seconds"] for run in runs) / 60
     machine = next(iter(runs))
-    return (
-        f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}",
-        "mean ± standard deviation, shares in percent; in brackets: the paper's, on other data",
-    )
+    if "against" in report:
+        what = f"difference from “{report['against']}” of the same seed"
+        figures = f"{what}: mean ± standard deviation over the seeds, in percentage points"
+    else:
+        figures = "mean ± standard deviation, shares in percent; in brackets: the paper's, on other data"
+    return f"{len(runs)} seeds, {minutes:.1f} minutes each on {machine['cpu']}; {report['command']}", figures

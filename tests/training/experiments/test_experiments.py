@@ -75,9 +75,32 @@ def test_the_table_has_ours_beside_the_paper_s(made_up: list[int], tmp_path: Pat
 
 def test_a_notebook_has_the_same_figures(made_up: list[int], tmp_path: Path) -> None:
     repeat("x", 3, folder=tmp_path)
-    lines = experiments.markdown("x", ["AP"], tmp_path).splitlines()
+    lines = experiments.markdown("x", ["AP"], folder=tmp_path).splitlines()
     assert lines[:3] == ["|  | AP |", "| --- | ---: |", "| ours | 20.0 ± 10.0 [38.9] |"]
     assert "3 seeds" in lines[-2]
+
+
+def test_differences_are_of_the_same_seed(made_up: list[int], tmp_path: Path) -> None:
+    repeat("x", 3, folder=tmp_path)
+    lines = experiments.markdown("x", against="baseline", folder=tmp_path).splitlines()
+    assert lines[:4] == ["|  | AP |", "| --- | ---: |", "| ours | +0.0 ± 10.0 |", ""]
+    assert "from “baseline”" in lines[-1]
+    with pytest.raises(ValueError, match="there is no row 'nothing'; there are ours, baseline"):
+        experiments.markdown("x", against="nothing", folder=tmp_path)
+
+
+def test_what_both_rows_share_does_not_spread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def measure(seed: int, **_options: object) -> experiments.Rows:
+        return {
+            "ours": {"AP": 0.5 + seed / 10},
+            "baseline": {"AP": 0.4 + seed / 10, "time": 1.0},
+            "other": {"time": 2.0},
+        }
+
+    monkeypatch.setattr(experiments, "find", lambda _name: SimpleNamespace(measure=measure, PAPER={}, __doc__="Why?"))
+    repeat("x", 3, folder=tmp_path)
+    lines = experiments.markdown("x", ["AP"], against="baseline", folder=tmp_path).splitlines()
+    assert lines[2:4] == ["| ours | +10.0 ± 0.0 |", ""]
 
 
 def test_rows_without_a_common_column_are_of_different_tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -93,11 +116,11 @@ def test_rows_without_a_common_column_are_of_different_tables(monkeypatch: pytes
         ["sigma", "x"],
         ["deltas", "0.123", "±", "0.000"],
     ]
-    assert experiments.markdown("x", None, tmp_path).splitlines()[4:7] == ["", "|  | sigma x |", "| --- | ---: |"]
+    assert experiments.markdown("x", folder=tmp_path).splitlines()[4:7] == ["", "|  | sigma x |", "| --- | ---: |"]
 
 
 def test_a_notebook_says_how_to_get_what_is_not_there(tmp_path: Path) -> None:
-    assert "`python -m rcnn_edu experiment soft_nms` measures them" in experiments.markdown("soft_nms", None, tmp_path)
+    assert "`python -m rcnn_edu experiment soft_nms` measures them" in experiments.markdown("soft_nms", folder=tmp_path)
 
 
 def test_what_has_no_figure_in_any_run_is_left_out() -> None:

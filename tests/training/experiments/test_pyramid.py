@@ -2,10 +2,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcnn_edu.datasets import SyntheticScenes
-from rcnn_edu.models import FPN, tiny_mask_rcnn
-from rcnn_edu.models.backbone import Body
-from rcnn_edu.training.experiments.pyramid import CANDIDATES, VARIANTS, FinestLevel, LabelledScenes, build, propose
+from rcnn_edu.models import FPN
+from rcnn_edu.training.experiments.pyramid import VARIANTS, FinestLevel, propose
+from rcnn_edu.training.whole_detector import new_detector
 
 CHANNELS = [4, 6, 8, 10]
 
@@ -32,9 +31,10 @@ def depends_on(p2: Tensor, features: list[Tensor]) -> list[bool]:
 )
 def test_the_finest_map_sees_what_its_name_says(name: str, expected: list[bool]) -> None:
     features = maps()
-    levels = VARIANTS[name].neck(CHANNELS, 8)(features)
-    assert len(levels) == len(VARIANTS[name].strides)
-    assert levels[0].shape[1:] == (8, 64 // VARIANTS[name].strides[0], 64 // VARIANTS[name].strides[0])
+    neck, strides = VARIANTS[name]
+    levels = neck(CHANNELS, 8)(features)
+    assert len(levels) == len(strides)
+    assert levels[0].shape[1:] == (8, 64 // strides[0], 64 // strides[0])
     assert depends_on(levels[0], features) == expected
 
 
@@ -49,7 +49,7 @@ def test_the_finest_level_is_that_of_the_pyramid() -> None:
     ("name", "cells"), [("FPN", 48**2 + 24**2 + 12**2 + 6**2), ("C4 alone", 4 * 12**2), ("P2 alone", 4 * 48**2)]
 )
 def test_all_have_anchors_of_all_sizes(name: str, cells: int) -> None:
-    model = build(VARIANTS[name]).eval()
+    model = new_detector(*VARIANTS[name]).eval()
     proposals, anchors = propose(model, torch.rand(3, 192, 192))
     assert anchors == 3 * cells
     assert len(proposals) <= model.rpn.post_nms_top_n[1]
@@ -57,30 +57,3 @@ def test_all_have_anchors_of_all_sizes(name: str, cells: int) -> None:
     assert proposals.max() <= 192
     sizes = [size for level in model.rpn.anchors.sizes for size in level]
     assert sizes == [16, 32, 64, 128]
-
-
-def test_a_single_map_has_as_many_candidates_as_the_levels() -> None:
-    anchors = [3 * side**2 for side in (48, 24, 12, 6)]
-    assert sum(min(400, count) for count in anchors) == CANDIDATES
-    assert build(VARIANTS["C4 alone"]).rpn.pre_nms_top_n == (CANDIDATES, CANDIDATES)
-
-
-def test_the_body_is_the_shipped_one_and_learns_from_c3_on() -> None:
-    body, shipped = (model.backbone.body for model in (build(VARIANTS["FPN"]), tiny_mask_rcnn(weights="scenes")))
-    assert isinstance(body, Body)
-    assert isinstance(shipped, Body)
-    for ours, theirs in zip(body.parameters(), shipped.parameters(), strict=True):
-        torch.testing.assert_close(ours, theirs)
-    assert [next(stage.parameters()).requires_grad for stage in body.stages] == [False, True, True, True]
-
-
-def test_the_kept_scenes_are_the_drawn_ones() -> None:
-    scenes = SyntheticScenes(2, seed=5)
-    kept = LabelledScenes(scenes)
-    assert len(kept) == 2
-    for index in range(2):
-        (image, target), (drawn, labelled) = kept[index], scenes[index]
-        torch.testing.assert_close(image, drawn)
-        assert target.keys() == {"boxes", "labels"}
-        assert torch.equal(target["boxes"], labelled["boxes"])
-        assert torch.equal(target["labels"], labelled["labels"])
