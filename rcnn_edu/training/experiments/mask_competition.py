@@ -7,7 +7,7 @@ Three mask heads learn from the same RoIs and draw masks in the same boxes, thos
 the test's scenes: only the masks differ. Its features were trained along with a mask for each class, by sigmoid, and
 stay as they are.
 
-Two further rows look for the reason where a softmax is worse. It may learn more slowly: so it has four times the steps
+Further rows look for the reason where a softmax is worse. It may learn more slowly: so it has four times the steps
 once. And at a threshold of 0.5 a pixel needs more than all other classes have together: so both are read "against
 background", too, where the box's class competes with background alone.
 """
