@@ -43,7 +43,7 @@ bench: $(VENV)/.test ## measure the operations and the detectors against torchvi
 	$(bin)/python -m tests.benchmarks
 	$(bin)/python -m tests.benchmarks.readme
 
-experiments: $(VENV)/.lab ## repeat every experiment whose results are not in data/results yet; hours
+experiments: $(VENV)/.lab ## repeat every experiment whose results are not in data/results yet; about 2 hours for all
 	for name in $$($(bin)/python -c 'from rcnn_edu.training import experiments; print(*experiments.names())'); do \
 		$(bin)/python -m rcnn_edu experiment $$name || exit 1; \
 	done

@@ -1,6 +1,6 @@
 """Does a row of box heads at rising IoU find better boxes than one head, and what of the cascade brings it about?
 
-Command: ``python -m rcnn_edu experiment cascade``; about 8 minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment cascade``; about 6 minutes a seed on two cores.
 Paper: Cascade R-CNN (Cai & Vasconcelos 2018), Tables 1 to 4 and figures 1c, 2, 4 and 5a, on COCO.
 
 Box heads learn from scratch on the pyramid and the proposals of the shipped Mask R-CNN, whose weights stay as they are;

@@ -1,6 +1,6 @@
 """What do several scales and a mirror image gain, and what do they cost?
 
-Command: ``python -m rcnn_edu experiment multi_scale``; about 4 minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment multi_scale``; about a minute a seed on two cores.
 Paper: Deep residual learning (He et al. 2016), Table 9: COCO AP50 51.1 and AP 30.0 become 53.8 and 32.5 on val.
 
 The shipped Mask R-CNN looks at fresh scenes, those of a seed, in each of the ways.

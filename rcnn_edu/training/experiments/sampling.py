@@ -1,6 +1,6 @@
 """Does the box head need a balanced sample of proposals: how many, and how many of them positive?
 
-Command: ``python -m rcnn_edu experiment sampling``; some ten minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment sampling``; about 3 minutes a seed on two cores.
 Paper: none has a table on it. Fast R-CNN (Girshick 2015), section 2.3, takes 64 RoIs an image, a quarter of them
 positive, and Mask R-CNN 512 with FPN; neither says what other numbers give.
 

@@ -1,6 +1,6 @@
 """Does Soft-NMS find more than NMS, in crowds and where objects stand apart?
 
-Command: ``python -m rcnn_edu experiment soft_nms``; about 2 minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment soft_nms``; about a minute a seed on two cores.
 Paper: Bodla et al. 2017. The abstract has COCO AP +1.3 for R-FCN and +1.1 for Faster R-CNN; later users report less.
 
 The shipped Mask R-CNN's scored boxes, before any is suppressed, go through each kind of suppression; a seed is a fresh
