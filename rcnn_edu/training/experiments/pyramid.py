@@ -1,6 +1,6 @@
 """What do the pyramid, its path from the top and its lateral connections bring, and to objects of which size?
 
-Command: ``python -m rcnn_edu experiment pyramid``; about 12 minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment pyramid``; about 7 minutes a seed on two cores.
 Paper: Feature pyramid networks (Lin et al. 2017), Table 1 for the proposals and Table 2 for the boxes, on COCO minival.
 
 Five Faster R-CNN, equal in all but what stands between body and heads, learn from the same scenes of a seed, and look

@@ -1,6 +1,6 @@
 """How much do masks and boxes lose when RoIs are rounded to whole cells, and does it grow with the stride?
 
-Command: ``python -m rcnn_edu experiment roi_operator``; some ten minutes a seed on two cores.
+Command: ``python -m rcnn_edu experiment roi_operator``; about 8 minutes a seed on two cores.
 Paper: Mask R-CNN (He et al. 2017), Table 2c at stride 16 and Table 2d at stride 32, on COCO's minival.
 
 Every RoI, small or large, is pooled from one map. Three kinds of rows:
